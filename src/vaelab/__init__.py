@@ -1,0 +1,26 @@
+"""A laboratory for variational autoencoders in JAX and Flax NNX.
+
+The models, `elbo`, `train_step` and `fit` are at the top; everything else is found
+under the name of its subject: `data`, `likelihoods`, `losses`, `plots`.
+"""
+
+from vaelab import data, likelihoods, losses, plots
+from vaelab.losses import elbo
+from vaelab.models import VAE, Decoder, Encoder, Posterior
+from vaelab.training import fit, train_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "Decoder",
+    "Encoder",
+    "Posterior",
+    "data",
+    "elbo",
+    "fit",
+    "likelihoods",
+    "losses",
+    "plots",
+    "train_step",
+]

@@ -1,0 +1,89 @@
+"""What vaelab refuses about images, in words that say what was seen and what to write.
+
+All checks run on the host, before anything is compiled.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def numeric_images(images: ArrayLike, name: str = "images") -> np.ndarray:
+    """Returns a batch of images as finite float32 values on the host.
+
+    Args:
+        images: shape `(n, height, width)` or `(n, height, width, channels)`.
+        name: what the caller calls them.
+    """
+    array = np.asarray(images)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}: give numbers, such as "
+            f"np.asarray({name}, np.float32)"
+        )
+    if array.ndim not in (3, 4):
+        raise ValueError(
+            f"{name} has shape {array.shape}: expected (n, height, width) or "
+            f"(n, height, width, channels); {_reshape_advice(array.shape, name)}"
+        )
+    if array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}: give at least one image")
+    require_finite(array, name)
+    return array.astype(np.float32)
+
+
+def require_finite(array: np.ndarray, name: str) -> None:
+    """Refuses NaN and infinity."""
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = tuple(np.argwhere(bad)[0].tolist())
+        raise ValueError(
+            f"{name} contains {bad.sum()} NaN or infinite values, the first at index "
+            f"{first}: leave out those images, or replace the values with "
+            f"np.nan_to_num({name})"
+        )
+
+
+def require_unit_interval(array: np.ndarray, name: str = "images") -> None:
+    """Refuses values outside [0, 1]."""
+    low, high = float(array.min()), float(array.max())
+    if 0 <= low and high <= 1:
+        return
+    if low < 0:
+        advice = (
+            f"write ({name} - {low:g}) / {high - low:g}, or check how they were read"
+        )
+    elif high <= 16:
+        advice = f"for levels of 0 to 16 write {name} / 16"
+    elif high <= 255:
+        advice = f"for 8-bit images write {name} / 255"
+    else:
+        advice = f"write {name} / {high:g}"
+    raise ValueError(f"{name} lie in [{low:g}, {high:g}], outside [0, 1]: {advice}")
+
+
+def require_image_shape(
+    shape: tuple[int, ...], image_shape: tuple[int, ...], name: str
+) -> None:
+    """Refuses a batch whose images have another shape than the model's."""
+    if tuple(shape[1:]) != tuple(image_shape) or len(shape) != 1 + len(image_shape):
+        expected = ", ".join(["batch", *map(str, image_shape)])
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}: this model takes ({expected}); "
+            + (
+                f"for a single image write {name}[None]"
+                if tuple(shape) == tuple(image_shape)
+                else f"reshape {name}, or build the model with image_shape="
+                f"{tuple(shape[1:])}"
+            )
+        )
+
+
+def _reshape_advice(shape: tuple[int, ...], name: str) -> str:
+    side = math.isqrt(shape[-1]) if len(shape) == 2 else 0
+    if side > 1 and side * side == shape[-1]:
+        return f"for flattened square images write {name}.reshape(-1, {side}, {side})"
+    if len(shape) == 2:
+        return f"for a single image write {name}[None]"
+    return f"reshape {name} to one of them"

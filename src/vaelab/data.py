@@ -1,0 +1,149 @@
+"""Images in, arrays out.
+
+Every loader returns an `ImageData`: float32 images in [0, 1], already split into a
+part to train on and a part to be judged by. Nothing is rescaled behind your back: a
+Bernoulli likelihood fed with intensities of 0 to 16 has a loss without a lower bound,
+so `from_arrays` refuses such images and says what to write instead.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vaelab._checks import numeric_images, require_unit_interval
+
+__all__ = ["ImageData", "from_arrays", "load_digits"]
+
+
+class ImageData(NamedTuple):
+    """Images split into a training and a test part.
+
+    Attributes:
+        train: float32 images in [0, 1], shape `(n_train, *image_shape)`.
+        test: float32 images in [0, 1], shape `(n_test, *image_shape)`.
+        train_labels: int32 labels, shape `(n_train,)`, or None.
+        test_labels: int32 labels, shape `(n_test,)`, or None.
+    """
+
+    train: jax.Array
+    test: jax.Array
+    train_labels: jax.Array | None = None
+    test_labels: jax.Array | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image."""
+        return self.train.shape[1:]
+
+
+def load_digits(
+    *,
+    binarize: bool = True,
+    threshold: float = 0.5,
+    test_size: float = 0.25,
+    seed: int = 0,
+) -> ImageData:
+    """Loads scikit-learn's 1797 handwritten digits, 8 by 8 pixels, without a network.
+
+    The file stores intensities of 0 to 16; they are divided by 16 and then, if
+    `binarize`, replaced by 1 where they exceed `threshold` and by 0 elsewhere.
+
+    Args:
+        binarize: black and white images if true, grey ones otherwise.
+        threshold: the intensity in [0, 1) above which a pixel becomes 1.
+        test_size: the fraction of the images that is held out, in (0, 1).
+        seed: the seed of the split; 0 gives the split of the well-known tutorials.
+
+    Returns:
+        The images and their labels, 1347 for training and 450 for testing by default.
+
+    Raises:
+        ValueError: `threshold` or `test_size` is out of range.
+
+    >>> digits = load_digits()
+    >>> digits.train.shape, digits.test.shape, digits.image_shape
+    ((1347, 8, 8), (450, 8, 8), (8, 8))
+    >>> sorted(set(digits.train.ravel().tolist()))
+    [0.0, 1.0]
+
+    Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten
+    Digits, UCI Machine Learning Repository, as shipped with scikit-learn.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(
+            f"threshold is {threshold}: give a number in [0, 1), the intensity (after "
+            "division by 16) above which a pixel becomes 1; 0.5 is usual"
+        )
+    from sklearn import datasets
+
+    digits: Any = datasets.load_digits()
+    images = digits.images / 16
+    if binarize:
+        images = images > threshold
+    return from_arrays(
+        images.astype(np.float32), labels=digits.target, test_size=test_size, seed=seed
+    )
+
+
+def from_arrays(
+    images: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    test_size: float = 0.25,
+    seed: int = 0,
+) -> ImageData:
+    """Checks your own images and splits them at random.
+
+    Args:
+        images: finite numbers in [0, 1], shape `(n, height, width)` or
+            `(n, height, width, channels)`.
+        labels: integers, shape `(n,)`, or None.
+        test_size: the fraction of the images that is held out, in (0, 1).
+        seed: the seed of the split.
+
+    Returns:
+        The images as float32, with the values they had.
+
+    Raises:
+        TypeError: `images` are not numbers.
+        ValueError: `images` have another rank, are empty, contain NaN or infinity, or
+            leave [0, 1]; `labels` have another length; `test_size` is out of range.
+
+    >>> import numpy as np
+    >>> cameras = np.arange(4 * 2 * 2).reshape(4, 2, 2) * 17
+    >>> from_arrays(cameras)
+    Traceback (most recent call last):
+    ValueError: images lie in [0, 255], outside [0, 1]: for 8-bit images write \
+images / 255
+    >>> from_arrays(cameras / 255).train.shape
+    (3, 2, 2)
+    """
+    array = numeric_images(images)
+    require_unit_interval(array)
+    if not 0 < test_size < 1:
+        raise ValueError(
+            f"test_size is {test_size}: give a fraction in (0, 1), such as 0.25"
+        )
+    if len(array) < 2:
+        raise ValueError(
+            f"images has shape {array.shape}: give at least 2 images, one to train on "
+            "and one to test on"
+        )
+    from sklearn.model_selection import train_test_split
+
+    if labels is None:
+        train, test = train_test_split(array, test_size=test_size, random_state=seed)
+        return ImageData(jnp.asarray(train), jnp.asarray(test))
+    labels = np.asarray(labels)
+    if labels.shape != array.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels has shape {labels.shape} and dtype {labels.dtype}: give one "
+            f"integer for each of the {len(array)} images"
+        )
+    split = train_test_split(
+        array, labels.astype(np.int32), test_size=test_size, random_state=seed
+    )
+    return ImageData(*map(jnp.asarray, split))

@@ -1,0 +1,177 @@
+r"""Objectives: functions of a model and a batch, in nats per example.
+
+The evidence lower bound of an image x,
+
+$$\mathrm{ELBO}(x) = \mathbb{E}_{q(z \mid x)}[\ln p(x \mid z)]
+- \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \ln p(x),$$
+
+pays for every nat of information in z (the KL) with at most as much in the
+reconstruction. A loss returns `ELBOTerms`: the `loss` that is minimised, which may
+weigh the two differently, and beside it the terms of the true ELBO. All of them are
+values of single examples; whoever calls decides how to average.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+__all__ = [
+    "ELBOTerms",
+    "effective_beta",
+    "elbo",
+    "kl_standard_normal",
+    "mean_reduced_loss",
+]
+
+
+class ELBOTerms(NamedTuple):
+    """One stochastic estimate for each image of a batch.
+
+    Attributes:
+        loss: what is minimised, shape `(batch,)`.
+        elbo: -(reconstruction + sum of kl_per_dim); nats, `(batch,)`.
+        reconstruction: -ln p(x | z) for one draw of z; nats, `(batch,)`.
+        kl_per_dim: KL(q(z_j | x) || N(0, 1)); nats, `(batch, latent)`.
+    """
+
+    loss: jax.Array
+    elbo: jax.Array
+    reconstruction: jax.Array
+    kl_per_dim: jax.Array
+
+
+def kl_standard_normal(mean: jax.Array, std: jax.Array) -> jax.Array:
+    r"""The Kullback-Leibler divergence of a Gaussian from the standard normal.
+
+    $$\mathrm{KL}(N(m, s^2) \,\|\, N(0, 1)) = \tfrac12 (m^2 + s^2 - 1 - 2 \ln s)$$
+
+    Args:
+        mean: m, any shape.
+        std: s > 0, of the same shape.
+
+    Returns:
+        Nats, of the same shape: one value per dimension, which the caller sums.
+
+    >>> import jax.numpy as jnp
+    >>> kl_standard_normal(jnp.array([0.0, 1.0]), jnp.array([1.0, 1.0]))
+    Array([0. , 0.5], dtype=float32)
+
+    Source: Kingma and Welling (2013), appendix B. `2 ln s` is never written as
+    `ln(s ** 2)`, whose square underflows to 0 in float32 for s below 1e-23.
+    """
+    return 0.5 * (mean**2 + std**2 - 1.0 - 2.0 * jnp.log(std))
+
+
+def elbo(
+    model: Any,
+    x: jax.Array,
+    *,
+    key: jax.Array | None = None,
+    beta: jax.typing.ArrayLike = 1.0,
+    free_bits: float = 0.0,
+) -> ELBOTerms:
+    r"""The negative evidence lower bound, with the usual two knobs.
+
+    $$\mathrm{loss} = -\ln p(x \mid z) + \beta \sum_j \mathrm{KL}_j(x), \quad
+    z \sim q(z \mid x)$$
+
+    With `free_bits` $\lambda > 0$ the sum becomes, the same for each example,
+    $\sum_j \max(\lambda, \tfrac1N \sum_i \mathrm{KL}_j(x_i))$.
+
+    Args:
+        model: has `encode`, `decode`, `likelihood` and `rngs`, as `vaelab.VAE` has.
+        x: images, shape `(batch, *image_shape)`.
+        key: a `jax.random` key for z; None takes one from the model's stream `noise`.
+        beta: the weight of the KL in the loss; 1 is the ELBO itself.
+        free_bits: nats per latent dimension that cost nothing, a Python number.
+
+    Returns:
+        The terms of each example. `.elbo` is the true ELBO, whatever `beta` is.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> import vaelab
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> terms = elbo(vae, jnp.zeros((5, 8, 8)), key=jax.random.key(0))
+    >>> bool(jnp.allclose(terms.loss, -terms.elbo))
+    True
+
+    Source: Kingma and Welling (2013), equation 10; I. Higgins et al. (2017), beta-VAE;
+    free bits: D. P. Kingma et al. (2016), Improved Variational Inference with Inverse
+    Autoregressive Flow, arXiv:1606.04934, equation 15.
+    """
+    terms = _elbo_terms(model, x, key)
+    if free_bits:
+        regulariser = jnp.maximum(free_bits, terms.kl_per_dim.mean(axis=0)).sum()
+    else:
+        regulariser = terms.kl_per_dim.sum(axis=-1)  # (batch,)
+    return terms._replace(loss=terms.reconstruction + beta * regulariser)
+
+
+def mean_reduced_loss(
+    model: Any, x: jax.Array, *, kl_weight: float = 0.1, key: jax.Array | None = None
+) -> ELBOTerms:
+    r"""The loss that many tutorials minimise: averages where the ELBO has sums.
+
+    $$\mathrm{loss} = -\tfrac1D \ln p(x \mid z) + w \tfrac1L \sum_j \mathrm{KL}_j(x)$$
+
+    with D pixels and L latent dimensions. Times D it is a beta-VAE's loss with the
+    beta that `effective_beta` tells, so `kl_weight` means another objective for another
+    latent size.
+
+    Args:
+        model: as in `elbo`.
+        x: images, shape `(batch, *image_shape)`.
+        kl_weight: w, the weight of the mean KL.
+        key: as in `elbo`.
+
+    Returns:
+        The terms of each example: `loss` in nats per pixel, the others in nats.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> import vaelab
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> x, key = jnp.zeros((5, 8, 8)), jax.random.key(0)
+    >>> terms = mean_reduced_loss(vae, x, kl_weight=0.1, key=key)
+    >>> bool(jnp.allclose(terms.loss * 64, elbo(vae, x, beta=0.8, key=key).loss))
+    True
+
+    Source: the digits tutorial of jax-ai-stack, among others.
+    """
+    terms = _elbo_terms(model, x, key)
+    per_pixel = terms.reconstruction / math.prod(x.shape[1:])
+    return terms._replace(loss=per_pixel + kl_weight * terms.kl_per_dim.mean(axis=-1))
+
+
+def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float:
+    r"""The beta of the beta-VAE that `mean_reduced_loss` trains.
+
+    $$\beta = w D / L$$
+
+    Args:
+        kl_weight: w, the weight of the mean KL.
+        num_pixels: D, the number of values in one image.
+        latent_size: L.
+
+    >>> round(effective_beta(0.1, num_pixels=64, latent_size=8), 6)
+    0.8
+    """
+    if num_pixels < 1 or latent_size < 1:
+        raise ValueError(
+            f"num_pixels is {num_pixels} and latent_size is {latent_size}: give "
+            "positive integers"
+        )
+    return kl_weight * num_pixels / latent_size
+
+
+def _elbo_terms(model: Any, x: jax.Array, key: jax.Array | None) -> ELBOTerms:
+    key = model.rngs.noise() if key is None else key
+    posterior = model.encode(x)
+    logits = model.decode(posterior.sample(key))
+    reconstruction = model.likelihood.nll(logits, x)  # (batch,)
+    kl_per_dim = kl_standard_normal(posterior.mean, posterior.std)  # (batch, latent)
+    negative_elbo = reconstruction + kl_per_dim.sum(axis=-1)
+    return ELBOTerms(negative_elbo, -negative_elbo, reconstruction, kl_per_dim)

@@ -1,0 +1,112 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from vaelab import data
+
+
+def test_load_digits_gives_the_tutorials_split():
+    source = load_digits()
+    train, test = train_test_split(source.images, random_state=0)
+    _, test_labels = train_test_split(source.target, random_state=0)
+    digits = data.load_digits()
+    np.testing.assert_array_equal(digits.train, train / 16 > 0.5)
+    np.testing.assert_array_equal(digits.test, test / 16 > 0.5)
+    np.testing.assert_array_equal(digits.test_labels, test_labels)
+    assert digits.train_labels.shape == (1347,)
+    assert digits.image_shape == (8, 8)
+    for images in (digits.train, digits.test):
+        assert images.dtype == jnp.float32
+
+
+def test_grey_digits_are_sixteenths():
+    train, _ = train_test_split(load_digits().images, random_state=0)
+    digits = data.load_digits(binarize=False)
+    np.testing.assert_array_equal(digits.train, (train / 16).astype(np.float32))
+
+
+def test_threshold_and_seed_change_what_they_say():
+    digits = data.load_digits()
+    assert data.load_digits(threshold=0.2).train.sum() > digits.train.sum()
+    assert (data.load_digits(seed=1).train != digits.train).any()
+    assert len(data.load_digits(test_size=0.5).train) == 898
+
+
+def test_from_arrays_keeps_values_and_pairs_labels():
+    images = np.linspace(0, 1, 10 * 4, dtype=np.float64).reshape(10, 2, 2)
+    split = data.from_arrays(images, labels=np.arange(10), test_size=0.3)
+    assert split.train.dtype == jnp.float32
+    assert split.train_labels.dtype == jnp.int32
+    for part, labels in (
+        (split.train, split.train_labels),
+        (split.test, split.test_labels),
+    ):
+        np.testing.assert_array_equal(part, images[labels].astype(np.float32))
+    assert sorted([*split.train_labels.tolist(), *split.test_labels.tolist()]) == list(
+        range(10)
+    )
+
+
+def test_from_arrays_without_labels_and_with_channels():
+    split = data.from_arrays(np.zeros((8, 4, 4, 3), bool))
+    assert split.train_labels is None
+    assert split.test_labels is None
+    assert split.train.dtype == jnp.float32
+    assert split.image_shape == (4, 4, 3)
+
+
+GOOD = np.zeros((4, 8, 8), np.float32)
+WITH_NAN = GOOD.copy()
+WITH_NAN[2, 1, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("images", "seen", "fix"),
+    [
+        (np.zeros((4, 64)), "shape (4, 64)", "images.reshape(-1, 8, 8)"),
+        (np.zeros((8, 8)), "shape (8, 8)", "images[None]"),
+        (np.zeros(64), "shape (64,)", "(n, height, width)"),
+        (np.zeros((1, 2, 3, 4, 5)), "shape (1, 2, 3, 4, 5)", "(n, height, width)"),
+        (np.zeros((0, 8, 8)), "shape (0, 8, 8)", "at least one image"),
+        (np.zeros((1, 8, 8)), "shape (1, 8, 8)", "at least 2 images"),
+        (np.full((4, 8, 8), 16), "lie in [16, 16]", "images / 16"),
+        (np.arange(256).reshape(4, 8, 8), "lie in [0, 255]", "images / 255"),
+        (np.full((4, 8, 8), 255, np.uint8), "[255, 255]", "images / 255"),
+        (np.full((4, 8, 8), 4095), "[4095, 4095]", "images / 4095"),
+        (GOOD - 0.5, "[-0.5, -0.5]", "outside [0, 1]"),
+        (WITH_NAN, "1 NaN or infinite values, the first at index (2, 1, 3)", "nan_to_"),
+        (GOOD + np.inf, "256 NaN or infinite values", "leave out those images"),
+    ],
+)
+def test_from_arrays_names_the_value_and_the_fix(images, seen, fix):
+    with pytest.raises(ValueError) as error:
+        data.from_arrays(images)
+    message = str(error.value)
+    assert message.startswith("images")
+    assert seen in message
+    assert fix in message
+
+
+def test_from_arrays_refuses_what_are_no_numbers():
+    with pytest.raises(TypeError, match="images has dtype <U1: give numbers"):
+        data.from_arrays(np.full((2, 2, 2), "a"))
+
+
+@pytest.mark.parametrize("labels", [np.arange(3), np.zeros((4, 1), int), np.zeros(4)])
+def test_from_arrays_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="one integer for each of the 4 images"):
+        data.from_arrays(GOOD, labels=labels)
+
+
+@pytest.mark.parametrize("test_size", [0, 1, -0.5, 300])
+def test_test_size_is_a_fraction(test_size):
+    with pytest.raises(ValueError, match=f"test_size is {test_size}: give a fraction"):
+        data.load_digits(test_size=test_size)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1, 8])
+def test_threshold_is_an_intensity(threshold):
+    with pytest.raises(ValueError, match=f"threshold is {threshold}: give a number"):
+        data.load_digits(threshold=threshold)

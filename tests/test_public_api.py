@@ -1,0 +1,67 @@
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaelab
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = [
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(vaelab.__path__, "vaelab.")
+    if not module.name.rsplit(".", 1)[-1].startswith("_")
+]
+
+
+def public_members():
+    for module in [vaelab, *MODULES]:
+        for name in module.__all__:
+            yield pytest.param(getattr(module, name), id=f"{module.__name__}.{name}")
+
+
+def test_importing_vaelab_is_light():
+    code = (
+        "import sys, vaelab\n"
+        "heavy = {'sklearn', 'matplotlib', 'pandas', 'orbax', 'ipywidgets'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_module_introduces_its_subject_and_lists_its_names(module):
+    assert len(module.__doc__.split()) >= 8
+    assert module.__all__ == sorted(module.__all__, key=_isort_key)
+
+
+@pytest.mark.parametrize("member", list(public_members()))
+def test_every_public_name_has_a_docstring(member):
+    assert inspect.getdoc(member)
+    if inspect.isclass(member):
+        for name, method in vars(member).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                assert inspect.getdoc(method), name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_module_is_on_the_api_page(module):
+    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert re.search(rf"automodule:: {re.escape(module.__name__)}\n   :members:", api)
+
+
+def test_the_version_is_that_of_the_package():
+    assert vaelab.__version__ == importlib.metadata.version("vaelab")
+
+
+def _isort_key(name):
+    """CONSTANTS, then Classes, then functions: the order that ruff keeps."""
+    rank = 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
+    return rank, name
