@@ -1,6 +1,9 @@
 """Sphinx configuration: the notebooks are executed at every build."""
 
+import inspect
 import os
+
+from flax import nnx
 
 import vaelab
 
@@ -25,6 +28,9 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+default_role = "literal"  # as in Markdown
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "sphinx_book_theme"
@@ -48,3 +54,22 @@ if repository := os.environ.get("VAELAB_REPOSITORY"):
             "notebook_interface": "jupyterlab",
         },
     }
+
+
+def skip_named_tuple_fields(app, what, name, obj, skip, options):
+    """Leaves out "Alias for field number 0": the class's docstring says more."""
+    return skip or type(obj).__name__ == "_tuplegetter"
+
+
+def module_signature(app, what, name, obj, options, signature, return_annotation):
+    """Shows what __init__ takes, where Flax's metaclass says (*args, **kwargs)."""
+    if not isinstance(obj, type) or not issubclass(obj, nnx.Module):
+        return None
+    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    return str(inspect.Signature(bare)), None
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", module_signature)
+    app.connect("autodoc-skip-member", skip_named_tuple_fields)

@@ -52,7 +52,9 @@ class Likelihood(Protocol):
 class Bernoulli:
     r"""Black and white pixels, independent given z.
 
-    $$p(x \mid z) = \prod_i \sigma(l_i)^{x_i} (1 - \sigma(l_i))^{1 - x_i}$$
+    .. math::
+
+        p(x \mid z) = \prod_i \sigma(l_i)^{x_i} (1 - \sigma(l_i))^{1 - x_i}
 
     Grey targets in [0, 1] are accepted, as the cross-entropy that tutorials minimise,
     but then it is no log-probability and has a floor above 0.
@@ -74,7 +76,9 @@ class Bernoulli:
     def nll(self, logits: jax.Array, x: jax.Array) -> jax.Array:
         r"""Returns the negative log-likelihood of each image.
 
-        $$-\ln p(x \mid z) = \sum_i \operatorname{softplus}(l_i) - x_i l_i$$
+        .. math::
+
+            -\ln p(x \mid z) = \sum_i \operatorname{softplus}(l_i) - x_i l_i
 
         Args:
             logits: shape `(batch, *image_shape)`.
@@ -87,7 +91,7 @@ class Bernoulli:
         return pixelwise.sum(axis=range(1, pixelwise.ndim))
 
     def mean(self, logits: jax.Array) -> jax.Array:
-        r"""Returns the expected image, $\sigma(l)$, of the shape of `logits`."""
+        r"""Returns the expected image, :math:`\sigma(l)`, of the shape of `logits`."""
         return jax.nn.sigmoid(logits)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:

@@ -2,8 +2,10 @@ r"""Objectives: functions of a model and a batch, in nats per example.
 
 The evidence lower bound of an image x,
 
-$$\mathrm{ELBO}(x) = \mathbb{E}_{q(z \mid x)}[\ln p(x \mid z)]
-- \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \ln p(x),$$
+.. math::
+
+    \mathrm{ELBO}(x) = \mathbb{E}_{q(z \mid x)}[\ln p(x \mid z)]
+    - \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \ln p(x),
 
 pays for every nat of information in z (the KL) with at most as much in the
 reconstruction. A loss returns `ELBOTerms`: the `loss` that is minimised, which may
@@ -45,7 +47,9 @@ class ELBOTerms(NamedTuple):
 def kl_standard_normal(mean: jax.Array, std: jax.Array) -> jax.Array:
     r"""The Kullback-Leibler divergence of a Gaussian from the standard normal.
 
-    $$\mathrm{KL}(N(m, s^2) \,\|\, N(0, 1)) = \tfrac12 (m^2 + s^2 - 1 - 2 \ln s)$$
+    .. math::
+
+        \mathrm{KL}(N(m, s^2) \,\|\, N(0, 1)) = \tfrac12 (m^2 + s^2 - 1 - 2 \ln s)
 
     Args:
         mean: m, any shape.
@@ -74,11 +78,13 @@ def elbo(
 ) -> ELBOTerms:
     r"""The negative evidence lower bound, with the usual two knobs.
 
-    $$\mathrm{loss} = -\ln p(x \mid z) + \beta \sum_j \mathrm{KL}_j(x), \quad
-    z \sim q(z \mid x)$$
+    .. math::
 
-    With `free_bits` $\lambda > 0$ the sum becomes, the same for each example,
-    $\sum_j \max(\lambda, \tfrac1N \sum_i \mathrm{KL}_j(x_i))$.
+        \mathrm{loss} = -\ln p(x \mid z) + \beta \sum_j \mathrm{KL}_j(x), \quad
+        z \sim q(z \mid x)
+
+    With `free_bits` :math:`\lambda > 0` the sum becomes, the same for each example,
+    :math:`\sum_j \max(\lambda, \tfrac1N \sum_i \mathrm{KL}_j(x_i))`.
 
     Args:
         model: has `encode`, `decode`, `likelihood` and `rngs`, as `vaelab.VAE` has.
@@ -115,7 +121,9 @@ def mean_reduced_loss(
 ) -> ELBOTerms:
     r"""The loss that many tutorials minimise: averages where the ELBO has sums.
 
-    $$\mathrm{loss} = -\tfrac1D \ln p(x \mid z) + w \tfrac1L \sum_j \mathrm{KL}_j(x)$$
+    .. math::
+
+        \mathrm{loss} = -\tfrac1D \ln p(x \mid z) + w \tfrac1L \sum_j \mathrm{KL}_j(x)
 
     with D pixels and L latent dimensions. Times D it is a beta-VAE's loss with the
     beta that `effective_beta` tells, so `kl_weight` means another objective for another
@@ -149,7 +157,9 @@ def mean_reduced_loss(
 def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float:
     r"""The beta of the beta-VAE that `mean_reduced_loss` trains.
 
-    $$\beta = w D / L$$
+    .. math::
+
+        \beta = w D / L
 
     Args:
         kl_weight: w, the weight of the mean KL.

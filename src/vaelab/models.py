@@ -49,8 +49,10 @@ class Posterior(NamedTuple):
     def sample(self, key: jax.Array) -> jax.Array:
         r"""Draws one z for each image.
 
-        $$z = \mathrm{mean} + \mathrm{std} \cdot \varepsilon, \quad
-        \varepsilon \sim N(0, I)$$
+        .. math::
+
+            z = \mathrm{mean} + \mathrm{std} \cdot \varepsilon, \quad
+            \varepsilon \sim N(0, I)
 
         Args:
             key: a `jax.random` key.
@@ -89,11 +91,14 @@ class VAEOutput(NamedTuple):
 class Encoder(nnx.Module):
     r"""Dense layers from a flat image to q(z | x).
 
-    $$h = \mathrm{relu}(W x + b), \quad \mathrm{mean} = W_m h + b_m, \quad
-    \mathrm{std} = \exp(\operatorname{clip}(W_s h + b_s, \mathrm{low}, \mathrm{high}))$$
+    .. math::
 
-    The bounds on log std change nothing for a healthy model and keep `log(std)` finite
-    for a sick one.
+        h &= \mathrm{relu}(W x + b) \\
+        \mathrm{mean} &= W_m h + b_m \\
+        \mathrm{std} &= \exp(\operatorname{clip}(W_s h + b_s, l, u))
+
+    The bounds l and u on log std change nothing for a healthy model and keep `log(std)`
+    finite for a sick one.
 
     Args:
         input_size: the number of values in one image.
