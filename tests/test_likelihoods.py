@@ -5,9 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.test_util import check_grads
+from scipy import stats
 
-from vaelab.likelihoods import Bernoulli
+import vaelab
+from vaelab.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Gaussian,
+    LearnedGaussian,
+    PixelwiseGaussian,
+    uniform_dequantize,
+)
 
 LOGITS = jnp.array([-120.0, -30.0, -3.0, -0.5, 0.0, 0.5, 3.0, 30.0, 120.0])
 
@@ -94,3 +105,153 @@ def test_check_accepts_the_unit_interval():
 def test_check_says_what_the_range_is_and_how_to_fix_it(x, message):
     with pytest.raises(ValueError, match=message):
         Bernoulli().check(np.array(x))
+
+
+LOGIT_GRID = [-1e4, -60.0, -3.0, -0.31, -0.29, -1e-3, 0.0, 1e-3, 0.29, 0.31, 3.0, 60.0]
+
+
+@pytest.mark.parametrize("logit", [-60.0, -3.0, -0.3, -1e-3, 0.0, 1e-3, 0.3, 3.0, 60.0])
+def test_the_continuous_bernoulli_integrates_to_one_around_its_mean(logit):
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    x = jnp.float32(0.5 + 0.5 * nodes)[:, None]
+    nll = ContinuousBernoulli().nll(jnp.full_like(x, logit), x)
+    density = np.exp(-np.float64(nll))
+    assert 0.5 * weights @ density == pytest.approx(1, abs=2e-5)
+    mean = 0.5 * weights @ (density * x[:, 0])
+    got = ContinuousBernoulli().mean(jnp.float32(logit))
+    assert float(got) == pytest.approx(float(mean), abs=2e-5)
+
+
+def test_the_continuous_bernoullis_constant_is_that_of_the_paper():
+    logits = np.array([-30, -3, -0.4, -0.2, -0.01, 0.01, 0.2, 0.4, 3, 30.0])
+    rate = 1 / (1 + np.exp(-logits))
+    log_constant = np.log(2 * np.arctanh(1 - 2 * rate) / (1 - 2 * rate))
+    x = jnp.full((len(logits), 1), 0.3)
+    column = jnp.asarray(logits, jnp.float32)[:, None]
+    difference = Bernoulli().nll(column, x) - ContinuousBernoulli().nll(column, x)
+    np.testing.assert_allclose(difference, log_constant, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.4, 1.0])
+def test_the_continuous_bernoulli_is_finite_everywhere(x):
+    logits = jnp.array(LOGIT_GRID)[:, None]
+
+    def total(logits):
+        return ContinuousBernoulli().nll(logits, jnp.full_like(logits, x)).sum()
+
+    value, gradient = jax.value_and_grad(total)(logits)
+    assert np.isfinite(value)
+    means = ContinuousBernoulli().mean(logits)
+    np.testing.assert_allclose(gradient, means - x, atol=2e-5)  # exponential family
+    variances = jax.grad(lambda logits: ContinuousBernoulli().mean(logits).sum())(
+        logits
+    )
+    assert np.isfinite(variances).all()
+    assert (variances >= 0).all()
+
+
+LEARNED = LearnedGaussian(std=0.7)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "logits"),
+    [
+        (Gaussian(std=0.7), [0.3]),
+        (LEARNED, [0.3]),
+        (PixelwiseGaussian(), [[0.3, np.log(0.7)]]),
+    ],
+)
+def test_gaussians_are_scipys(likelihood, logits):
+    x = np.linspace(-2, 2, 9, dtype=np.float32)[:, None]
+    nll = likelihood.nll(
+        jnp.tile(jnp.array(logits)[None], (9, *[1] * np.ndim(logits))), x
+    )
+    np.testing.assert_allclose(nll, -stats.norm(0.3, 0.7).logpdf(x[:, 0]), rtol=1e-5)
+
+
+def test_spreads_have_a_floor():
+    one_pixel = jnp.zeros((1, 1))
+    collapsed = LearnedGaussian(std=1e-9, floor=0.01)
+    assert float(collapsed.std) == pytest.approx(0.01)
+    expected = Gaussian(std=0.01).nll(one_pixel, one_pixel)
+    np.testing.assert_allclose(collapsed.nll(one_pixel, one_pixel), expected, rtol=1e-6)
+    logits = jnp.array([[[0.0, -100.0]]])
+    got = PixelwiseGaussian(floor=0.01).nll(logits, one_pixel)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_categorical_sums_to_one_and_has_its_mean():
+    logits = 3 * jax.random.normal(jax.random.key(0), (1, 1, 5))
+    levels = jnp.linspace(0.0, 1.0, 5)
+    likelihood = Categorical(levels=5)
+    nll = likelihood.nll(jnp.tile(logits, (5, 1, 1)), levels[:, None])
+    assert jnp.exp(-nll).sum() == pytest.approx(1, abs=1e-6)
+    expected = (jnp.exp(-nll) * levels).sum()
+    np.testing.assert_allclose(likelihood.mean(logits)[0, 0], expected, rtol=1e-5)
+
+
+def test_dequantised_levels_stay_in_their_share():
+    x = jnp.tile(jnp.arange(17.0) / 16, (1000, 1))
+    y = uniform_dequantize(jax.random.key(0), x, levels=17)
+    np.testing.assert_array_equal(jnp.floor(y * 17), x * 16)
+    assert 0 <= y.min()
+    assert y.max() < 1
+    np.testing.assert_allclose(y.mean(0) * 17 - jnp.arange(17), 0.5, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "logits"),
+    [
+        (ContinuousBernoulli(), [-40.0, -2.0, 0.0, 0.2, 5.0]),
+        (Gaussian(std=0.5), [-2.0, 0.0, 1.0]),
+        (LEARNED, [-2.0, 0.0, 1.0]),
+        (PixelwiseGaussian(), [[0.0, -1.0], [2.0, 0.0]]),
+        (Categorical(levels=3), [[0.0, 0.0, 0.0], [1.0, -1.0, 3.0]]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_samples_have_the_likelihoods_mean(likelihood, logits):
+    logits = jnp.array(logits)
+    many = jnp.broadcast_to(logits[None], (20_000, *logits.shape))
+    images = likelihood.sample(jax.random.key(0), many)
+    likelihood.check(images)
+    assert images.dtype == jnp.float32
+    np.testing.assert_allclose(images.mean(0), likelihood.mean(logits), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [ContinuousBernoulli(), Gaussian(std=0.5), LEARNED, PixelwiseGaussian()],
+)
+def test_densities_pass_check_grads(likelihood):
+    shape = (4, 3) if likelihood.outputs_per_pixel == 1 else (4, 3, 2)
+    logits = jax.random.normal(jax.random.key(0), shape)
+    x = jax.random.uniform(jax.random.key(1), (4, 3))
+    check_grads(lambda logits: likelihood.nll(logits, x), (logits,), order=2, rtol=3e-2)
+
+
+def test_a_learned_spread_is_trained_with_its_model():
+    rngs = nnx.Rngs(0, noise=1)
+    vae = vaelab.VAE((2, 2), 4, 2, likelihood=LearnedGaussian(), rngs=rngs)
+    optimizer = nnx.Optimizer(vae, optax.adam(0.1), wrt=nnx.Param)
+    for _ in range(20):
+        vaelab.train_step(vae, optimizer, jnp.full((8, 2, 2), 0.5))
+    assert vae.likelihood.std < 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Gaussian(std=0.0), "std is 0.0"),
+        (lambda: LearnedGaussian(std=-1.0), "std is -1.0"),
+        (lambda: LearnedGaussian(floor=0.0), "floor is 0.0"),
+        (lambda: PixelwiseGaussian(floor=-1.0), "floor is -1.0"),
+        (lambda: Categorical(levels=1), "levels is 1: give at least 2"),
+        (lambda: Categorical(levels=5).check([0.3]), "0.3, between two of 5 levels"),
+        (lambda: Categorical(levels=5).check([2.0]), r"lie in \[2, 2\]"),
+        (lambda: Gaussian().check([np.inf]), "1 NaN or infinite values"),
+    ],
+)
+def test_what_is_impossible_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

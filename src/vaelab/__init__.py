@@ -1,10 +1,10 @@
 """A laboratory for variational autoencoders in JAX and Flax NNX.
 
 The models, `elbo`, `train_step` and `fit` are at the top; everything else is found
-under the name of its subject: `data`, `likelihoods`, `losses`, `plots`.
+under the name of its subject: `data`, `likelihoods`, `losses`, `oracle`, `plots`.
 """
 
-from vaelab import data, likelihoods, losses, plots
+from vaelab import data, likelihoods, losses, oracle, plots
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
 from vaelab.training import fit, train_step
@@ -21,6 +21,7 @@ __all__ = [
     "fit",
     "likelihoods",
     "losses",
+    "oracle",
     "plots",
     "train_step",
 ]

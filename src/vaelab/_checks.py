@@ -63,6 +63,18 @@ def require_unit_interval(array: np.ndarray, name: str = "images") -> None:
     raise ValueError(f"{name} lie in [{low:g}, {high:g}], outside [0, 1]: {advice}")
 
 
+def require_levels(array: np.ndarray, levels: int, name: str) -> None:
+    """Refuses intensities in [0, 1] between the given number of levels."""
+    scaled = array * (levels - 1)
+    off = np.abs(scaled - np.round(scaled)) > 1e-3
+    if off.any():
+        raise ValueError(
+            f"{name} contains {array[off].flat[0]:g}, between two of {levels} levels: "
+            f"write np.round({name} * {levels - 1}) / {levels - 1}, or use another "
+            "likelihood"
+        )
+
+
 def require_image_shape(
     shape: tuple[int, ...], image_shape: tuple[int, ...], name: str
 ) -> None:

@@ -1,0 +1,320 @@
+r"""Exact answers, to hold estimates against.
+
+Four kinds of models have a log-likelihood that needs no bound: probabilistic PCA, which
+a linear VAE with a Gaussian likelihood becomes when it is trained to the end; mixtures;
+independent pixels; and any VAE whose latent space is a plane, which a grid can
+integrate. Everything is in nats per example.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaelab._checks import require_image_shape
+from vaelab.models import evaluation_view
+
+__all__ = [
+    "BernoulliMixture",
+    "LinearBetaVAE",
+    "ProbabilisticPCA",
+    "bernoulli_mixture",
+    "grid_log_likelihood",
+    "independent_bernoulli",
+    "linear_beta_vae",
+    "probabilistic_pca",
+]
+
+
+class ProbabilisticPCA(NamedTuple):
+    r"""The Gaussian N(mean, components componentsᵀ + sigma2 I).
+
+    Attributes:
+        mean: shape `(pixels,)`.
+        components: W, shape `(pixels, q)`.
+        sigma2: the variance of what the components leave.
+        eigenvalues: of the data's covariance, descending, shape `(pixels,)`.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    sigma2: float
+    eigenvalues: np.ndarray
+
+    def log_likelihood(self, x: ArrayLike) -> np.ndarray:
+        """Returns ln p(x) of each example.
+
+        Args:
+            x: shape `(n, ...)`; further axes are flattened.
+
+        Returns:
+            Nats, shape `(n,)`.
+        """
+        centred = _flat(x) - self.mean
+        covariance = self.components @ self.components.T
+        covariance[np.diag_indices_from(covariance)] += self.sigma2
+        _, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
+        mahalanobis = centred * np.linalg.solve(covariance, centred.T).T
+        return -0.5 * (log_determinant + mahalanobis.sum(axis=1))
+
+
+def probabilistic_pca(x: ArrayLike, q: int) -> ProbabilisticPCA:
+    r"""The maximum-likelihood linear Gaussian model with q latent dimensions.
+
+    .. math::
+
+        \sigma^2 = \operatorname{mean}_{j > q} \lambda_j, \quad
+        W = U_q (\Lambda_q - \sigma^2 I)^{1/2}
+
+    with the eigenvalues :math:`\lambda` and eigenvectors U of the covariance (1/N). No
+    linear VAE with a Gaussian likelihood of one scale can have a higher ELBO on `x`.
+
+    Args:
+        x: the data, shape `(n, ...)`; further axes are flattened.
+        q: the number of latent dimensions, at least 1 and below the number of pixels.
+
+    Returns:
+        The model, with `log_likelihood(x)` for any data.
+
+    Raises:
+        ValueError: `q` is out of range.
+
+    >>> import vaelab
+    >>> grey = vaelab.data.load_digits(binarize=False)
+    >>> pca = probabilistic_pca(grey.train, q=8)
+    >>> print(f"{pca.log_likelihood(grey.train).mean():.4f}")
+    14.5106
+    >>> print(f"{pca.log_likelihood(grey.test).mean():.4f}")
+    13.0372
+
+    Source: M. E. Tipping and C. M. Bishop (1999), Probabilistic Principal Component
+    Analysis, equations 7 and 8. That a linear VAE reaches it: J. Lucas et al. (2019),
+    Don't Blame the ELBO!, arXiv:1911.02469.
+    """
+    flat = _flat(x)
+    num_pixels = flat.shape[1]
+    if not 1 <= q < num_pixels:
+        raise ValueError(f"q is {q}: give at least 1 and less than {num_pixels} pixels")
+    mean = flat.mean(axis=0)
+    covariance = np.cov(flat, rowvar=False, bias=True)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+    eigenvalues, eigenvectors = eigenvalues[::-1].clip(0), eigenvectors[:, ::-1]
+    sigma2 = float(eigenvalues[q:].mean())
+    components = eigenvectors[:, :q] * np.sqrt(eigenvalues[:q] - sigma2)
+    return ProbabilisticPCA(mean, components, sigma2, eigenvalues)
+
+
+class LinearBetaVAE(NamedTuple):
+    """What each latent unit of an optimal linear beta-VAE does.
+
+    Attributes:
+        active: whether the unit carries information, shape `(units,)`.
+        kl: KL(q(z_i | x) || p(z_i)) in nats, mean over x, shape `(units,)`.
+        distortion: the squared error left along its component, shape `(units,)`.
+    """
+
+    active: np.ndarray
+    kl: np.ndarray
+    distortion: np.ndarray
+
+
+def linear_beta_vae(
+    eigenvalues: ArrayLike, beta: float, sigma2: float
+) -> LinearBetaVAE:
+    r"""Predicts which units of a linear beta-VAE collapse, and what the others cost.
+
+    .. math::
+
+        \theta = \beta \sigma^2, \quad
+        \mathrm{KL}_i = \tfrac12 \max(0, \ln(\lambda_i / \theta)), \quad
+        D_i = \min(\lambda_i, \theta)
+
+    A unit is alive exactly when its eigenvalue exceeds :math:`\theta`.
+
+    Args:
+        eigenvalues: of the data's covariance, one for each unit, shape `(units,)`.
+        beta: the weight of the KL.
+        sigma2: the variance of the Gaussian likelihood.
+
+    Returns:
+        Three arrays of shape `(units,)`. The directions of the data beyond the units
+        add their eigenvalues to the total distortion.
+
+    Raises:
+        ValueError: `beta` or `sigma2` is not positive.
+
+    >>> units = linear_beta_vae([4.0, 1.0, 0.25], beta=2.0, sigma2=0.5)
+    >>> units.active.tolist(), units.distortion.tolist()
+    ([True, False, False], [1.0, 1.0, 0.25])
+    >>> print(f"{units.kl.sum():.4f}")  # ln 2
+    0.6931
+
+    Source: Lucas et al. (2019), section 4.
+    """
+    if not (beta > 0 and sigma2 > 0):
+        raise ValueError(
+            f"beta is {beta} and sigma2 is {sigma2}: give positive numbers"
+        )
+    eigenvalues = np.asarray(eigenvalues, float)
+    threshold = beta * sigma2
+    active = eigenvalues > threshold
+    kl = 0.5 * np.log(np.where(active, eigenvalues, threshold) / threshold)
+    return LinearBetaVAE(active, kl, np.minimum(eigenvalues, threshold))
+
+
+class BernoulliMixture(NamedTuple):
+    """A mixture of independent black and white pixels.
+
+    Attributes:
+        weights: shape `(k,)`, summing to 1.
+        probabilities: of black for each component and pixel, shape `(k, pixels)`.
+    """
+
+    weights: np.ndarray
+    probabilities: np.ndarray
+
+    def log_likelihood(self, x: ArrayLike) -> np.ndarray:
+        """Returns ln p(x) of each example.
+
+        Args:
+            x: zeros and ones, shape `(n, ...)`; further axes are flattened.
+
+        Returns:
+            Nats, shape `(n,)`.
+        """
+        return np.logaddexp.reduce(self._joint(_flat(x)), axis=1)
+
+    def _joint(self, flat: np.ndarray) -> np.ndarray:
+        p = self.probabilities
+        conditional = flat @ np.log(p).T + (1 - flat) @ np.log1p(-p).T  # (n, k)
+        with np.errstate(divide="ignore"):  # an empty component has weight 0
+            return conditional + np.log(self.weights)
+
+
+def independent_bernoulli(x: ArrayLike, *, alpha: float = 1.0) -> BernoulliMixture:
+    r"""How often each pixel is black: the least that any model should know.
+
+    .. math::
+
+        p_i = \frac{\alpha + \sum_n x_{ni}}{2 \alpha + N}
+
+    Args:
+        x: zeros and ones, shape `(n, ...)`.
+        alpha: pseudo-counts of either colour (Laplace's rule is 1).
+
+    Returns:
+        A mixture of one component, with `log_likelihood(x)` for any data.
+
+    >>> import vaelab
+    >>> digits = vaelab.data.load_digits()
+    >>> pixels = independent_bernoulli(digits.train)
+    >>> print(f"{pixels.log_likelihood(digits.test).mean():.3f}")
+    -24.631
+    """
+    flat = _flat(x)
+    probabilities = (alpha + flat.sum(axis=0)) / (2 * alpha + len(flat))
+    return BernoulliMixture(np.ones(1), probabilities[None])
+
+
+def bernoulli_mixture(
+    x: ArrayLike, k: int, seed: int, *, alpha: float = 1.0, tolerance: float = 1e-4
+) -> BernoulliMixture:
+    """Fits a mixture of k components by expectation maximisation.
+
+    Args:
+        x: zeros and ones, shape `(n, ...)`.
+        k: the number of components, at most n.
+        seed: picks the examples that the components start from.
+        alpha: pseudo-counts of either colour in each component.
+        tolerance: stop when a round gains less than so many nats per example.
+
+    Returns:
+        The mixture, with `log_likelihood(x)` for any data.
+
+    Raises:
+        ValueError: `k` is out of range.
+
+    >>> import vaelab
+    >>> digits = vaelab.data.load_digits()
+    >>> mixture = bernoulli_mixture(digits.train, k=10, seed=0)
+    >>> bool(mixture.log_likelihood(digits.test).mean() > -20.6)
+    True
+
+    Source: C. M. Bishop (2006), Pattern Recognition and Machine Learning, 9.3.3.
+    """
+    flat = _flat(x)
+    if not 1 <= k <= len(flat):
+        raise ValueError(f"k is {k}: give at least 1 and at most {len(flat)} examples")
+    starts = np.random.default_rng(seed).choice(len(flat), k, replace=False)
+    mixture = BernoulliMixture(np.full(k, 1 / k), 0.25 + 0.5 * flat[starts])
+    before = -np.inf
+    while True:
+        joint = mixture._joint(flat)
+        evidence = np.logaddexp.reduce(joint, axis=1, keepdims=True)
+        if evidence.mean() - before < tolerance:
+            return mixture
+        before = evidence.mean()
+        responsibility = np.exp(joint - evidence)  # (n, k)
+        count = responsibility.sum(axis=0)
+        probabilities = (alpha + responsibility.T @ flat) / (2 * alpha + count)[:, None]
+        mixture = BernoulliMixture(count / len(flat), probabilities)
+
+
+def grid_log_likelihood(
+    model: Any, images: ArrayLike, *, points: int = 200, extent: float = 6.0
+) -> np.ndarray:
+    r"""Integrates a two-dimensional latent space, to get ln p(x) itself.
+
+    .. math::
+
+        \ln p(x) = \ln \int p(x \mid z) N(z; 0, I) \, dz
+
+    Args:
+        model: a `vaelab.VAE`, or a model with its methods, whose latent size is 2.
+        images: shape `(n, *model.image_shape)`.
+        points: grid points along each latent axis.
+        extent: the grid covers [-extent, extent] along each axis.
+
+    Returns:
+        Nats, shape `(n,)`; with the default grid exact to 2e-5 for small decoders.
+
+    Raises:
+        ValueError: the latent size is not 2, or the images do not fit the model.
+
+    >>> import jax.numpy as jnp, vaelab
+    >>> from flax import nnx
+    >>> vae = vaelab.VAE((1, 2), (), 2, rngs=nnx.Rngs(0))
+    >>> every_image = jnp.array([[[0., 0.]], [[0., 1.]], [[1., 0.]], [[1., 1.]]])
+    >>> print(f"{np.exp(grid_log_likelihood(vae, every_image)).sum():.4f}")
+    1.0000
+    """
+    if model.latent_size != 2:
+        raise ValueError(
+            f"model has latent_size {model.latent_size}: a grid integrates 2 "
+            "dimensions; use losses.iwae_bound for more"
+        )
+    images = jnp.asarray(images)
+    require_image_shape(images.shape, model.image_shape, "images")
+    axis = jnp.linspace(-extent, extent, points)
+    z = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    cell = float(axis[1] - axis[0]) ** 2
+    log_prior = -0.5 * (z**2).sum(axis=1) - math.log(2 * math.pi) + math.log(cell)
+    view = evaluation_view(model)
+
+    @jax.jit
+    def log_joint(log_prior, z):
+        logits = view.decode(z[None])
+        return log_prior - view.likelihood.nll(
+            jnp.broadcast_to(logits, (len(images), *logits.shape[1:])), images
+        )
+
+    joint = jax.lax.map(lambda point: log_joint(*point), (log_prior, z), batch_size=200)
+    return np.asarray(jax.nn.logsumexp(joint, axis=0))
+
+
+def _flat(x: ArrayLike) -> np.ndarray:
+    array = np.asarray(x, np.float64)
+    return array.reshape(len(array), -1)
