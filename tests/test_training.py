@@ -187,6 +187,48 @@ def test_fit_refuses_bad_input_before_it_compiles(changes, message):
     assert loss_fn.traces == 0
 
 
+def test_beta_may_follow_a_schedule_and_is_traced_once(digits):
+    seen = []
+
+    def record(model, x, beta):
+        record.traces += 1
+        jax.debug.callback(lambda beta: seen.append(float(beta)), beta)
+        return losses.elbo(model, x, beta=beta)
+
+    record.traces = 0
+    result = vaelab.fit(
+        new_vae(),
+        digits.train[:40],
+        epochs=2,
+        batch_size=20,
+        optimizer=ADAM,
+        loss_fn=record,
+        beta=losses.kl_warmup(4),
+    )
+    jax.effects_barrier()
+    assert sorted(seen) == [0.0, 0.25, 0.5, 0.75]
+    assert record.traces == 1
+    history = result.history
+    np.testing.assert_allclose(
+        history["loss"][1],
+        history["reconstruction"][1] + 0.625 * history["kl"][1],
+        1e-2,
+    )
+
+
+def test_a_beta_that_the_loss_does_not_take_is_refused(digits):
+    with pytest.raises(ValueError, match="beta is 2.0, but loss_fn mean_reduced_loss"):
+        vaelab.fit(
+            new_vae(),
+            digits.train,
+            epochs=1,
+            batch_size=64,
+            optimizer=ADAM,
+            loss_fn=losses.mean_reduced_loss,
+            beta=2.0,
+        )
+
+
 def test_fit_takes_an_optax_transformation(digits):
     model = new_vae()
     with pytest.raises(TypeError, match="give an optax transformation"):

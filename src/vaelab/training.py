@@ -1,5 +1,6 @@
 """Training: one compiled step, and a loop over epochs around it."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +44,7 @@ def train_step(
     optimizer: nnx.Optimizer,
     x: jax.Array,
     loss_fn: LossFunction = elbo,
+    **loss_arguments: ArrayLike,
 ) -> Any:
     r"""Takes one step down the gradient of the mean loss, in one compiled program.
 
@@ -52,6 +54,8 @@ def train_step(
         x: images, shape `(batch, *image_shape)`. They are not checked.
         loss_fn: `(model, x)` to `ELBOTerms`, or to a scalar. Pass the same function
             object at each call: every new one is compiled anew.
+        **loss_arguments: numbers and arrays for `loss_fn`, such as `beta=0.5`; another
+            value compiles nothing.
 
     Returns:
         What `loss_fn` returned, averaged over the batch, from before the update:
@@ -72,15 +76,19 @@ def train_step(
             f"optimizer is a {type(optimizer).__name__}: wrap the optax transformation "
             "as nnx.Optimizer(model, tx, wrt=nnx.Param)"
         )
-    return _compiled_step(model, optimizer, x, loss_fn)
+    return _compiled_step(model, optimizer, x, loss_fn, loss_arguments)
 
 
 @partial(nnx.jit, static_argnames="loss_fn")
 def _compiled_step(
-    model: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, loss_fn: LossFunction
+    model: nnx.Module,
+    optimizer: nnx.Optimizer,
+    x: jax.Array,
+    loss_fn: LossFunction,
+    loss_arguments: dict[str, ArrayLike],
 ) -> Any:
     def mean_loss(model: nnx.Module) -> tuple[jax.Array, Any]:
-        terms = loss_fn(model, x)
+        terms = loss_fn(model, x, **loss_arguments)
         if not isinstance(terms, ELBOTerms):
             return jnp.mean(terms), jnp.mean(terms)
         means = jax.tree.map(partial(jnp.mean, axis=0), terms)
@@ -99,6 +107,7 @@ def fit(
     batch_size: int,
     optimizer: optax.GradientTransformation,
     loss_fn: LossFunction = elbo,
+    beta: float | optax.Schedule = 1.0,
     seed: int = 0,
     progress: bool | None = None,
 ) -> FitResult:
@@ -115,6 +124,8 @@ def fit(
         batch_size: the number of images for each update, at most n.
         optimizer: an optax transformation, such as `optax.adam(1e-3)`.
         loss_fn: as in `train_step`.
+        beta: the weight of the KL, for a `loss_fn` that takes one: a number, or a
+            function of the update's number such as `losses.kl_warmup(1000)`.
         seed: the seed of the permutations.
         progress: show a progress bar; None shows one in a terminal and in a notebook.
 
@@ -124,8 +135,8 @@ def fit(
     Raises:
         TypeError: `optimizer` is not an optax transformation, or `images` no numbers.
         ValueError: `images` do not fit the model or its likelihood, or contain NaN;
-            `epochs` is below 1; `batch_size` is below 1 or above n. All of it is said
-            before anything is compiled.
+            `epochs` is below 1; `batch_size` is below 1 or above n; `beta` is given to
+            a `loss_fn` that takes none. All of it is said before anything is compiled.
 
     >>> import optax, vaelab
     >>> digits = vaelab.data.load_digits()
@@ -142,6 +153,7 @@ def fit(
             f"optimizer is a {type(optimizer).__name__}: give an optax transformation, "
             "such as optax.adam(1e-3)"
         )
+    beta_arguments = _beta_arguments(loss_fn, beta)
     nnx_optimizer = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
     key = jax.random.key(seed)
     history: list[dict[str, float]] = []
@@ -149,9 +161,12 @@ def fit(
         for epoch in range(epochs):
             order = jax.random.permutation(jax.random.fold_in(key, epoch), len(images))
             batches = order[: len(order) // batch_size * batch_size]
+            batches = batches.reshape(-1, batch_size)
             terms = [
-                train_step(model, nnx_optimizer, images[batch], loss_fn)
-                for batch in batches.reshape(-1, batch_size)
+                train_step(
+                    model, nnx_optimizer, images[batch], loss_fn, **beta_arguments(step)
+                )
+                for step, batch in enumerate(batches, start=epoch * len(batches))
             ]
             history.append(_epoch_means(terms))
             bar.set_postfix(history[-1])
@@ -175,6 +190,22 @@ def _check_schedule(num_images: int, epochs: int, batch_size: int) -> None:
             f"batch_size is {batch_size}: give at least 1 and at most the {num_images} "
             "images there are"
         )
+
+
+def _beta_arguments(
+    loss_fn: LossFunction, beta: float | optax.Schedule
+) -> Callable[[int], dict[str, jax.Array]]:
+    """Returns what `loss_fn` is given at each step: beta, if it takes one."""
+    if "beta" not in inspect.signature(loss_fn).parameters:
+        if beta != 1.0:
+            name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+            raise ValueError(
+                f"beta is {beta}, but loss_fn {name} has no argument beta: leave beta "
+                "out, or add it to the function's arguments"
+            )
+        return lambda step: {}
+    schedule = beta if callable(beta) else lambda step: beta
+    return lambda step: {"beta": jnp.float32(schedule(step))}
 
 
 def _epoch_means(terms: list[Any]) -> dict[str, float]:

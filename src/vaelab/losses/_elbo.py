@@ -1,31 +1,11 @@
-r"""Objectives: functions of a model and a batch, in nats per example.
-
-The evidence lower bound of an image x,
-
-.. math::
-
-    \mathrm{ELBO}(x) = \mathbb{E}_{q(z \mid x)}[\ln p(x \mid z)]
-    - \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \ln p(x),
-
-pays for every nat of information in z (the KL) with at most as much in the
-reconstruction. A loss returns `ELBOTerms`: the `loss` that is minimised, which may
-weigh the two differently, and beside it the terms of the true ELBO. All of them are
-values of single examples; whoever calls decides how to average.
-"""
+"""The evidence lower bound and its weighted relatives."""
 
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-__all__ = [
-    "ELBOTerms",
-    "effective_beta",
-    "elbo",
-    "kl_standard_normal",
-    "mean_reduced_loss",
-]
+import optax
 
 
 class ELBOTerms(NamedTuple):
@@ -175,6 +155,34 @@ def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float
             "positive integers"
         )
     return kl_weight * num_pixels / latent_size
+
+
+def kl_warmup(steps: int, *, start: float = 0.0, end: float = 1.0) -> optax.Schedule:
+    r"""A schedule for beta that raises it linearly, against early collapse.
+
+    .. math::
+
+        \beta_t = \mathrm{start} + (\mathrm{end} - \mathrm{start})
+        \min(1, t / \mathrm{steps})
+
+    Args:
+        steps: the number of updates until `end` is reached.
+        start: beta of the first update.
+        end: beta from update `steps` on.
+
+    Returns:
+        A function of the update's number, for `vaelab.fit(..., beta=...)`.
+
+    >>> schedule = kl_warmup(1000)
+    >>> [float(schedule(step)) for step in (0, 250, 1000, 5000)]
+    [0.0, 0.25, 1.0, 1.0]
+
+    Source: S. R. Bowman et al. (2016), Generating Sentences from a Continuous Space,
+    arXiv:1511.06349, section 3.1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give at least 1")
+    return optax.linear_schedule(start, end, steps)
 
 
 def _elbo_terms(model: Any, x: jax.Array, key: jax.Array | None) -> ELBOTerms:
