@@ -94,9 +94,11 @@ def test_from_arrays_refuses_what_are_no_numbers():
         data.from_arrays(np.full((2, 2, 2), "a"))
 
 
-@pytest.mark.parametrize("labels", [np.arange(3), np.zeros((4, 1), int), np.zeros(4)])
+@pytest.mark.parametrize(
+    "labels", [np.arange(3), np.zeros((4, 1, 1), int), np.zeros(4)]
+)
 def test_from_arrays_refuses_labels_that_do_not_fit(labels):
-    with pytest.raises(ValueError, match="one integer for each of the 4 images"):
+    with pytest.raises(ValueError, match="each of the 4 images"):
         data.from_arrays(GOOD, labels=labels)
 
 
@@ -110,3 +112,31 @@ def test_test_size_is_a_fraction(test_size):
 def test_threshold_is_an_intensity(threshold):
     with pytest.raises(ValueError, match=f"threshold is {threshold}: give a number"):
         data.load_digits(threshold=threshold)
+
+
+def test_sprites_are_a_full_grid_of_factors():
+    sprites = data.load_sprites()
+    again = data.load_sprites()
+    np.testing.assert_array_equal(sprites.train, again.train)
+    labels = np.concatenate([sprites.train_labels, sprites.test_labels])
+    images = np.concatenate([sprites.train, sprites.test])
+    assert images.shape == (6144, 16, 16)
+    assert set(np.unique(images)) == {0.0, 1.0}
+    assert len(np.unique(labels, axis=0)) == 6144
+    assert (labels.max(axis=0) + 1).tolist() == [3, 4, 8, 8, 8]
+    assert len(np.unique(images.reshape(6144, -1), axis=0)) > 5500
+
+
+def test_sprites_move_and_grow_with_their_factors():
+    sprites = data.load_sprites()
+    labels, images = np.asarray(sprites.train_labels), np.asarray(sprites.train)
+    mass = images.sum(axis=(1, 2))
+    rows, columns = np.mgrid[:16, :16]
+    ellipses = labels[:, 0] == 1  # symmetric: their centre is that of their mass
+    for column, axis in ((3, columns), (4, rows)):
+        centre = (images * axis).sum(axis=(1, 2)) / mass
+        np.testing.assert_allclose(
+            centre[ellipses], 4.5 + labels[ellipses, column], atol=1e-4
+        )
+    sizes = [mass[labels[:, 1] == scale].mean() for scale in range(4)]
+    assert sizes == sorted(sizes)

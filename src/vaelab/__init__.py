@@ -1,10 +1,12 @@
 """A laboratory for variational autoencoders in JAX and Flax NNX.
 
-The models, `elbo`, `train_step` and `fit` are at the top; everything else is found
-under the name of its subject: `data`, `likelihoods`, `losses`, `oracle`, `plots`.
+The models, `elbo`, `train_step`, `fit` and `evaluate` are at the top; everything else
+is found under the name of its subject: `data`, `likelihoods`, `losses`, `evaluation`,
+`oracle`, `plots`.
 """
 
-from vaelab import data, likelihoods, losses, oracle, plots
+from vaelab import data, evaluation, likelihoods, losses, oracle, plots
+from vaelab.evaluation import evaluate
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
 from vaelab.training import fit, train_step
@@ -18,6 +20,8 @@ __all__ = [
     "Posterior",
     "data",
     "elbo",
+    "evaluate",
+    "evaluation",
     "fit",
     "likelihoods",
     "losses",

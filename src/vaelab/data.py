@@ -6,6 +6,7 @@ Bernoulli likelihood fed with intensities of 0 to 16 has a loss without a lower 
 so `from_arrays` refuses such images and says what to write instead.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from vaelab._checks import numeric_images, require_unit_interval
 
-__all__ = ["ImageData", "from_arrays", "load_digits"]
+__all__ = ["ImageData", "from_arrays", "load_digits", "load_sprites"]
 
 
 class ImageData(NamedTuple):
@@ -24,8 +25,8 @@ class ImageData(NamedTuple):
     Attributes:
         train: float32 images in [0, 1], shape `(n_train, *image_shape)`.
         test: float32 images in [0, 1], shape `(n_test, *image_shape)`.
-        train_labels: int32 labels, shape `(n_train,)`, or None.
-        test_labels: int32 labels, shape `(n_test,)`, or None.
+        train_labels: int32 labels, shape `(n_train,)` or `(n_train, k)`, or None.
+        test_labels: int32 labels, shape `(n_test,)` or `(n_test, k)`, or None.
     """
 
     train: jax.Array
@@ -88,6 +89,43 @@ def load_digits(
     )
 
 
+def load_sprites(*, test_size: float = 0.25, seed: int = 0) -> ImageData:
+    """Draws 6144 binary sprites of 16 by 16 pixels, one for each mix of five factors.
+
+    The factors are the columns of the labels: shape (rectangle, ellipse, triangle),
+    scale (4 sizes), orientation (8 angles), x and y (8 places each). Nothing is random
+    but the split.
+
+    Args:
+        test_size: the fraction of the images that is held out, in (0, 1).
+        seed: the seed of the split.
+
+    Returns:
+        The images; labels have shape `(n, 5)` and count each factor from 0.
+
+    >>> sprites = load_sprites()
+    >>> sprites.train.shape, sprites.train_labels.shape
+    ((4608, 16, 16), (4608, 5))
+    """
+    sizes = (3, 4, 8, 8, 8)
+    factors = np.stack(np.unravel_index(np.arange(math.prod(sizes)), sizes), axis=1)
+    shape, scale, orientation, x, y = factors.T[:, :, None, None]
+    rows, columns = np.mgrid[:16, :16][:, None]
+    angle = orientation * np.pi / 8
+    right, down = columns - (4.5 + x), rows - (4.5 + y)
+    along = np.cos(angle) * right + np.sin(angle) * down
+    across = np.cos(angle) * down - np.sin(angle) * right
+    length = 2.9 + 0.45 * scale
+    u, v = along / length, across / length
+    rectangle = (np.abs(u) <= 1) & (np.abs(v) <= 0.5)
+    ellipse = u**2 + (2.2 * v) ** 2 <= 1
+    triangle = (v >= -0.5) & (v + 1.5 * np.abs(u) <= 1)
+    images = np.select([shape == 0, shape == 1], [rectangle, ellipse], triangle)
+    return from_arrays(
+        images.astype(np.float32), labels=factors, test_size=test_size, seed=seed
+    )
+
+
 def from_arrays(
     images: ArrayLike,
     *,
@@ -100,7 +138,7 @@ def from_arrays(
     Args:
         images: finite numbers in [0, 1], shape `(n, height, width)` or
             `(n, height, width, channels)`.
-        labels: integers, shape `(n,)`, or None.
+        labels: integers, shape `(n,)` or `(n, k)`, or None.
         test_size: the fraction of the images that is held out, in (0, 1).
         seed: the seed of the split.
 
@@ -138,10 +176,11 @@ images / 255
         train, test = train_test_split(array, test_size=test_size, random_state=seed)
         return ImageData(jnp.asarray(train), jnp.asarray(test))
     labels = np.asarray(labels)
-    if labels.shape != array.shape[:1] or labels.dtype.kind not in "iu":
+    fits = labels.ndim in (1, 2) and len(labels) == len(array)
+    if not fits or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels has shape {labels.shape} and dtype {labels.dtype}: give one "
-            f"integer for each of the {len(array)} images"
+            f"integer, or one row of them, for each of the {len(array)} images"
         )
     split = train_test_split(
         array, labels.astype(np.int32), test_size=test_size, random_state=seed

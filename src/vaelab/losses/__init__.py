@@ -21,7 +21,7 @@ from vaelab.losses._elbo import (
     kl_warmup,
     mean_reduced_loss,
 )
-from vaelab.losses._importance import iwae_bound, iwae_loss
+from vaelab.losses._importance import importance_samples, iwae_bound, iwae_loss
 from vaelab.losses._total_correlation import (
     TotalCorrelationTerms,
     beta_tc_loss,
@@ -35,6 +35,7 @@ __all__ = [
     "beta_tc_loss",
     "effective_beta",
     "elbo",
+    "importance_samples",
     "iwae_bound",
     "iwae_loss",
     "kl_standard_normal",

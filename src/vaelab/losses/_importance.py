@@ -96,17 +96,33 @@ def iwae_bound(
 
     Source: Burda et al. (2016), theorem 1.
     """
-    _require_samples(num_samples)
     view = evaluation_view(model)
-    posterior = view.encode(x)
+    return _log_mean_exp(importance_samples(view, x, key, num_samples)[0])
+
+
+def importance_samples(
+    model: Any, x: jax.Array, key: jax.Array, num_samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws z from the posterior in chunks, and weighs each draw.
+
+    Args:
+        model: as in `elbo`, without dropout.
+        x: images, shape `(batch, *image_shape)`.
+        key: a `jax.random` key.
+        num_samples: draws for each image.
+
+    Returns:
+        ln w and -ln p(x | z) of each draw, both `(num_samples, batch)`.
+    """
+    _require_samples(num_samples)
+    posterior = model.encode(x)
     chunk = min(num_samples, max(1, _CHUNK_VALUES // math.prod(x.shape)))
-
-    def chunk_of_log_weights(key: jax.Array) -> jax.Array:
-        return _log_weights(view, x, posterior, key, chunk)[0]
-
     keys = jax.random.split(key, math.ceil(num_samples / chunk))
-    log_weights = jax.lax.map(chunk_of_log_weights, keys)  # (chunks, chunk, batch)
-    return _log_mean_exp(log_weights.reshape(-1, x.shape[0])[:num_samples])
+    samples = jax.lax.map(
+        lambda key: _log_weights(model, x, posterior, key, chunk), keys
+    )  # two arrays (chunks, chunk, batch)
+    log_weights, nll = (s.reshape(-1, x.shape[0])[:num_samples] for s in samples)
+    return log_weights, nll
 
 
 def _log_weights(
