@@ -263,7 +263,7 @@ def beta_vae_score(
 
     Source: I. Higgins et al. (2017), beta-VAE, ICLR, section 3.
     """
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -280,7 +280,7 @@ def beta_vae_score(
         np.stack([d for _, d in differences]),
     )
     half = points // 2
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier = make_pipeline(StandardScaler(), RidgeClassifier())
     classifier.fit(x[:half], target[:half])
     return float(classifier.score(x[half:], target[half:]))
 
