@@ -131,6 +131,53 @@ def test_the_grid_is_above_the_elbo_and_agrees_with_sampling_the_prior(digits):
     np.testing.assert_allclose(exact.mean(), sampled.mean(), atol=0.05)
 
 
+def test_the_gaps_of_a_linear_gaussian_model_are_known():
+    """p(x | z) = N(x; z, 1): the exact posterior is N(x / 2, 1 / 2), a Gaussian."""
+
+    class StandardNormalEncoder(nnx.Module):
+        latent_size = 2
+
+        def posterior(self, x):
+            zeros = jnp.zeros((len(x), 2))
+            return vaelab.Posterior(zeros, zeros + 1)
+
+    class Identity(nnx.Module):
+        def __call__(self, z):
+            return z
+
+    model = vaelab.VAE.from_parts(
+        StandardNormalEncoder(),
+        Identity(),
+        image_shape=(1, 2),
+        likelihood=vaelab.likelihoods.Gaussian(std=1.0),
+        rngs=nnx.Rngs(0),
+    )
+    x = np.array([[0.0, 0.0], [1.0, -2.0]], np.float32).reshape(2, 1, 2)
+    gaps = oracle.gap_decomposition(model, x)
+    log_p = stats.norm(0, np.sqrt(2)).logpdf(x).sum((1, 2))
+    elbo = (stats.norm(0, 1).logpdf(x) - 0.5).sum((1, 2))  # E(x - z)² = x² + 1
+    np.testing.assert_allclose(gaps.log_likelihood, log_p, atol=1e-4)
+    np.testing.assert_allclose(gaps.elbo, elbo, atol=1e-4)
+    np.testing.assert_allclose(gaps.approximation, 0, atol=1e-3)
+    np.testing.assert_allclose(gaps.amortisation, log_p - elbo, atol=1e-3)
+
+
+def test_the_gaps_are_positive_and_add_up(digits):
+    vae = plane_vae((8, 8))
+    vaelab.fit(vae, digits.train, epochs=20, batch_size=64, optimizer=optax.adam(3e-3))
+    gaps = oracle.gap_decomposition(vae, digits.test[:20])
+    assert (gaps.approximation > -0.01).all()
+    assert (gaps.amortisation >= 0).all()
+    np.testing.assert_allclose(
+        gaps.log_likelihood - gaps.elbo, gaps.approximation + gaps.amortisation, 1e-4
+    )
+    keys = jax.random.split(jax.random.key(0), 400)
+    sampled = np.mean(
+        [vaelab.elbo(vae, digits.test[:20], key=key).elbo for key in keys], axis=0
+    )
+    assert gaps.elbo.mean() == pytest.approx(sampled.mean(), abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
