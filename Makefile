@@ -11,7 +11,7 @@ tutorial: $(INSTALLED)
 	$(BIN)/python notebooks/run.py 01_digits_vae
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --doctest-modules --pyargs vaelab tests
+	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules --pyargs vaelab tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "notebooks/*.ipynb"]
+exclude_patterns = ["_build", "notebooks/*.ipynb", "tables"]
 
 nb_execution_mode = "force"
 nb_execution_timeout = 600

@@ -13,18 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 
 
-def python_blocks(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-
-
-def test_the_readmes_code_runs_and_draws(tmp_path, monkeypatch):
+def test_the_readmes_code_does_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in python_blocks(ROOT / "README.md"):
-        exec(block, names)
+    names, text = {}, (ROOT / "README.md").read_text(encoding="utf-8")
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
+        script = tmp_path / f"block{i}.py"
+        script.write_text(block)
+        exec(compile(block, script, "exec"), names)
     picture = pyplot.imread("digits.png")
     assert np.ptp(picture) == 1
     assert names["terms"].elbo.mean() > -21
+    printed = re.search(r"```text\n(.*?)```", text, re.S)[1]
+    assert printed in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)

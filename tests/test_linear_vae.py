@@ -34,6 +34,7 @@ def trained_linear_vae(images, likelihood, epochs):
     return vae
 
 
+@pytest.mark.slow
 def test_it_reaches_probabilistic_pca(grey, pca):
     vae = trained_linear_vae(grey.train, LearnedGaussian(std=0.3), EPOCHS)
     best = pca.log_likelihood(grey.train).mean()

@@ -2,10 +2,19 @@
 
 The models, `elbo`, `train_step`, `fit` and `evaluate` are at the top; everything else
 is found under the name of its subject: `data`, `likelihoods`, `losses`, `evaluation`,
-`oracle`, `plots`.
+`oracle`, `plots`, `recipes`, and `debug`, which needs nothing else of vaelab.
 """
 
-from vaelab import data, evaluation, likelihoods, losses, oracle, plots
+from vaelab import (
+    data,
+    debug,
+    evaluation,
+    likelihoods,
+    losses,
+    oracle,
+    plots,
+    recipes,
+)
 from vaelab.evaluation import evaluate
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
@@ -19,6 +28,7 @@ __all__ = [
     "Encoder",
     "Posterior",
     "data",
+    "debug",
     "elbo",
     "evaluate",
     "evaluation",
@@ -27,5 +37,6 @@ __all__ = [
     "losses",
     "oracle",
     "plots",
+    "recipes",
     "train_step",
 ]

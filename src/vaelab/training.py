@@ -12,8 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
-from tqdm.auto import tqdm
-from tqdm.notebook import tqdm_notebook
+from tqdm.std import tqdm
 
 from vaelab._checks import numeric_images, require_image_shape
 from vaelab.losses import ELBOTerms, elbo
@@ -221,6 +220,16 @@ def _epoch_means(terms: list[Any]) -> dict[str, float]:
 
 
 def _progress_bar(epochs: int, progress: bool | None) -> tqdm:
-    in_notebook = issubclass(tqdm, tqdm_notebook)
-    shown = in_notebook or sys.stderr.isatty() if progress is None else progress
-    return tqdm(total=epochs, unit="epoch", disable=not shown)
+    if progress is None:
+        progress = _in_notebook() or sys.stderr.isatty()
+    if not progress:
+        return tqdm(total=epochs, disable=True)
+    from tqdm.auto import tqdm as bar  # warns in a notebook without ipywidgets
+
+    return bar(total=epochs, unit="epoch")
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return "IPKernelApp" in getattr(shell, "config", {})

@@ -1,0 +1,217 @@
+"""The flight recorder: which step went wrong, and everything that went into it.
+
+`guarded(step)` is called like `step` and computes the same bits, since it calls the
+very same compiled program. The host looks only once in a while: at the losses since the
+last look, and at the whole state (parameters can be NaN one step before the loss is).
+Larger arrays that a step returns beside its state are tested on the device after each
+step. Until the look, the recorder keeps what is needed to go back: the state at the
+last look, and what each step was given. When a look finds something non-finite, the
+steps since the last look are replayed one by one, each with a test of the whole state.
+The first bad one is explained, and the user's model is left as it was before it.
+
+Keeping the state costs nothing: JAX arrays never change, so a reference will do. Only
+what the step takes as a donation (it deletes it) is copied, once for each look.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from vaelab.debug import _arguments as arguments
+from vaelab.debug._window import Habits, Window
+from vaelab.debug.crash import Crash, save_crash
+from vaelab.debug.explain import explain
+from vaelab.debug.report import NonFiniteError
+
+__all__ = ["Guarded", "guarded"]
+
+
+def guarded(
+    step: Callable[..., Any],
+    *,
+    every: int = 100,
+    watch: Callable[[Any], Any] | None = None,
+    memory: int = 2**30,
+) -> "Guarded":
+    """Wraps a training step in a flight recorder.
+
+    Nothing else in the loop changes. The step may be an NNX step, `step(model,
+    optimizer, *batch)` with models, optimizers and `Rngs` anywhere in its arguments, or
+    a pure one, `step(state, *batch) -> (state, aux)` in any arrangement; jitted by
+    `nnx.jit` or `jax.jit`, with donation or without.
+
+    An alarm takes the steps since the last look a second time, so callbacks and prints
+    in them run twice.
+
+    Args:
+        step: what is called again and again. Its state must be in its arguments, and
+            the same arguments must give the same result.
+        every: the host looks after so many steps; until then it waits for nothing.
+        watch: takes what `step` returns and picks what must be finite, if not all of it
+            must, such as `lambda out: out.loss`. The NNX state is always tested, except
+            for values that were not finite from the start, such as a `best = inf`.
+        memory: looks earlier when the batches since the last look take more bytes.
+
+    Returns:
+        A `Guarded`, to be called like `step`. As a context manager, or by `check()`, it
+        looks at the last steps, too.
+
+    Raises:
+        TypeError: `step` is not callable.
+        ValueError: `every` or `memory` is not positive.
+
+    >>> import jax, jax.numpy as jnp
+    >>> @jax.jit
+    ... def step(x, y):
+    ...     return x - 1.0, jnp.log(x) + y
+    >>> x = jnp.float32(3)
+    >>> try:
+    ...     with guarded(step) as guarded_step:
+    ...         for _ in range(10):
+    ...             x, loss = guarded_step(x, 2.0)
+    ... except FloatingPointError as error:
+    ...     print(error.step, error.report.primitive, *guarded_step.crash.args)
+    3 log 0.0 2.0
+    """
+    return Guarded(step, every=every, watch=watch, memory=memory)
+
+
+class Guarded:
+    """A step under a flight recorder, as `guarded` returns it.
+
+    Attributes:
+        calls: how many steps were taken.
+        crash: the failing call, or None: `crash.args` and `crash.kwargs` are what the
+            step was given, with all state and RNG streams as they were before it, and
+            `crash.step` is its number, counted from 0.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        *,
+        every: int = 100,
+        watch: Callable[[Any], Any] | None = None,
+        memory: int = 2**30,
+    ) -> None:
+        if not callable(step):
+            raise TypeError(
+                f"step is a {type(step).__name__}: give the function itself"
+            )
+        for name, value in (("every", every), ("memory", memory)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} is {value!r}: give a whole number, at least 1"
+                )
+        functools.update_wrapper(self, step, updated=())
+        self.calls = 0
+        self.crash: Crash | None = None
+        self._step = step
+        self._every = every
+        self._watch = watch
+        self._memory = memory
+        self._window: Window | None = None
+        self._habits: dict[Any, Habits] = {}
+        self._ignored: set[Any] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Takes one step, and now and then a look.
+
+        Raises:
+            NonFiniteError: a step since the last look was the first bad one. Its number
+                is `.step`, its explanation `.report`.
+        """
+        leaves, structure = arguments.flatten((args, kwargs))
+        nodes = [leaf for leaf in leaves if arguments.is_nnx(leaf)]
+        if self._window is not None and not self._window.is_about(nodes):
+            self.check()
+        habits = self._habits.setdefault(structure, Habits())
+        if self._window is None:
+            self._window = Window(nodes, habits, self._ignored)
+        window = self._window
+        call = window.before(leaves, structure, habits)
+        out = self._step(*args, **kwargs)
+        window.after(call, leaves, *self._picked(out), habits)
+        self.calls += 1
+        if len(window.calls) >= self._every or window.bytes > self._memory:
+            self.check()
+        return out
+
+    def check(self) -> None:
+        """Looks now, whatever `every` says.
+
+        Raises:
+            NonFiniteError: as for a call.
+        """
+        window, self._window = self._window, None
+        if window is None or not window.calls:
+            return
+        with arguments.unchecked():
+            if window.is_finite():
+                return
+            harmless = window.bad_from_the_start() - self._ignored
+            self._ignored |= harmless
+            if harmless and window.is_finite():
+                return
+            found = window.replay(self._step, self._picked)
+        if found is None and harmless:
+            return
+        first = self.calls - len(window.calls)
+        if found is None or isinstance(found, str):
+            raise NonFiniteError(
+                f"something became non-finite in the steps {first} to "
+                f"{self.calls - 1}, but " + (found or _NOT_REPRODUCED)
+            )
+        index, args, kwargs = found
+        self.crash = Crash(args, kwargs, first + index)
+        raise self._error(self.crash)
+
+    def save_crash(self, path: str | os.PathLike[str]) -> None:
+        """Writes the failing call to one file, for `load_crash`.
+
+        Args:
+            path: the file, usually ending in `.npz`.
+
+        Raises:
+            RuntimeError: no step has failed.
+        """
+        if self.crash is None:
+            raise RuntimeError("no step has failed: there is no crash to save")
+        save_crash(
+            path, self.crash.args, kwargs=self.crash.kwargs, step=self.crash.step
+        )
+
+    def __enter__(self) -> "Guarded":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            self.check()
+        elif isinstance(error, Exception) and not isinstance(error, NonFiniteError):
+            try:
+                self.check()
+            except NonFiniteError as explained:
+                raise explained from error
+
+    def _picked(self, out: Any) -> tuple[list[Any], list[Any]]:
+        """Returns all leaves of what a step returns, and those that are watched."""
+        leaves, _ = arguments.flatten(out)
+        if self._watch is None:
+            return leaves, leaves
+        return leaves, arguments.flatten(self._watch(out))[0]
+
+    def _error(self, crash: Crash) -> NonFiniteError:
+        try:
+            report = explain(self._step, *crash.args, **crash.kwargs)
+            why = str(report) if report else "explain() finds all of its outputs finite"
+        except Exception as problem:  # the error must come through, explained or not
+            report, why = None, f"explain() failed: {problem!r}"
+        message = f"step {crash.step} is the first with something non-finite\n{why}"
+        return NonFiniteError(message, report=report, step=crash.step)
+
+
+_NOT_REPRODUCED = (
+    "a replay of these steps was finite: the step is not a function of its arguments "
+    "alone (does it use a global, a callback, or a model that is not an argument?)"
+)

@@ -1,0 +1,118 @@
+"""How a program is registered, and how its marked lines are found."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PROGRAMS", "UNSTATED", "Call", "Program", "call", "program", "quiet"]
+
+# The value of an expectation that a program makes no claim about.
+UNSTATED = "unstated"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call to explain: `fn(*args, **kwargs)`."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Any:
+        """Make the call."""
+        return self.fn(*self.args, **self.kwargs)
+
+
+def call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
+    """The call `fn(*args, **kwargs)`, not made yet."""
+    return Call(fn, args, kwargs)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program and what a user would call the right answer.
+
+    `build` makes a fresh call each time. `line`, `then` and `also` are line numbers of
+    `file`, read from the marks. `iteration` counts from 0, outermost loop first; for a
+    scan it is the position in `xs`, in whichever order the scan runs. `inputs` are
+    words which the report's paths of non-finite arguments must contain, one each.
+    `devices` is the number of devices the program needs.
+    """
+
+    name: str
+    theme: str
+    build: Callable[[], Call]
+    file: str
+    line: int | None
+    then: tuple[int, ...]
+    also: tuple[int, ...]
+    kind: str | None
+    direction: str | None
+    primitive: str
+    module: str | None
+    iteration: tuple[int, ...] | str
+    inputs: tuple[str, ...]
+    devices: int
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every output is finite, so that there is nothing to explain."""
+        return self.kind is None
+
+
+PROGRAMS: dict[str, Program] = {}
+
+
+def program(
+    *,
+    kind: str | None,
+    direction: str | None,
+    primitive: str = UNSTATED,
+    module: str | None = UNSTATED,
+    iteration: tuple[int, ...] | str = UNSTATED,
+    inputs: tuple[str, ...] = (),
+    devices: int = 1,
+) -> Callable[[Callable[[], Call]], Callable[[], Call]]:
+    """Register the decorated function; what is left out is not checked."""
+
+    def register(build: Callable[[], Call]) -> Callable[[], Call]:
+        name = build.__name__
+        here = _marked(build, "# <- here")
+        if name in PROGRAMS:
+            raise ValueError(f"two programs are called {name!r}; rename one")
+        if len(here) != (kind is not None):
+            raise ValueError(
+                f"program {name!r} marks {len(here)} lines '# <- here'; "
+                "a failing program marks one, a quiet one none"
+            )
+        PROGRAMS[name] = Program(
+            name=name,
+            theme=build.__module__.rpartition(".")[2],
+            build=build,
+            file=str(inspect.getsourcefile(build)),
+            line=here[0] if here else None,
+            then=_marked(build, "# <- then"),
+            also=_marked(build, "# <- also"),
+            kind=kind,
+            direction=direction,
+            primitive=primitive,
+            module=module,
+            iteration=iteration,
+            inputs=inputs,
+            devices=devices,
+        )
+        return build
+
+    return register
+
+
+quiet = program(kind=None, direction=None)
+
+
+def _marked(build: Callable[[], Call], mark: str) -> tuple[int, ...]:
+    """The numbers of the lines of `build` that end with `mark`."""
+    lines, first = inspect.getsourcelines(build)
+    return tuple(
+        i for i, line in enumerate(lines, first) if line.rstrip().endswith(mark)
+    )
