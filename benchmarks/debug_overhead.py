@@ -24,7 +24,7 @@ from flax import nnx
 
 from vaelab import debug
 
-BATCH, LOOK = 128, 100
+BATCH, LOOK = 128, 250
 ADAM = optax.adam(1e-3)
 
 

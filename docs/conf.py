@@ -33,6 +33,12 @@ napoleon_attr_annotations = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+# Errors of other libraries, whose documentation is not linked.
+nitpick_ignore = [
+    ("py:exc", "flax.errors.TraceContextError"),
+    ("py:exc", "jax.errors.JAXTypeError"),
+]
+
 html_theme = "sphinx_book_theme"
 html_title = "vaelab"
 html_static_path = ["images"]

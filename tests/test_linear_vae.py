@@ -11,6 +11,8 @@ import vaelab
 from vaelab import evaluation, oracle
 from vaelab.likelihoods import Gaussian, LearnedGaussian
 
+pytestmark = pytest.mark.slow
+
 LATENT, EPOCHS, BATCH = 8, 300, 64
 
 
@@ -34,7 +36,6 @@ def trained_linear_vae(images, likelihood, epochs):
     return vae
 
 
-@pytest.mark.slow
 def test_it_reaches_probabilistic_pca(grey, pca):
     vae = trained_linear_vae(grey.train, LearnedGaussian(std=0.3), EPOCHS)
     best = pca.log_likelihood(grey.train).mean()

@@ -30,7 +30,7 @@ __all__ = ["Guarded", "guarded"]
 def guarded(
     step: Callable[..., Any],
     *,
-    every: int = 100,
+    every: int = 250,
     watch: Callable[[Any], Any] | None = None,
     memory: int = 2**30,
 ) -> "Guarded":
@@ -91,7 +91,7 @@ class Guarded:
         self,
         step: Callable[..., Any],
         *,
-        every: int = 100,
+        every: int = 250,
         watch: Callable[[Any], Any] | None = None,
         memory: int = 2**30,
     ) -> None:

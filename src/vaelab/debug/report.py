@@ -140,7 +140,7 @@ class Link:
 
     @property
     def place(self) -> str:
-        """The source line in words, such as `train.py:12 in loss`."""
+        """The file, the line and the function, in words."""
         if self.file is None:
             return "no line of yours"
         function = f" in {self.function}" if self.function else ""
