@@ -13,6 +13,7 @@ from flax import nnx
 
 sys.path.insert(0, str(Path(__file__).parent))
 import corpus
+
 from vaelab.debug import explain
 
 PROGRAMS = corpus.PROGRAMS

@@ -245,7 +245,8 @@ def beta_vae_score(
     """The accuracy of naming a shared factor from the mean difference of codes.
 
     Each point is the mean absolute difference of the codes of examples that share one
-    factor, pair by pair; a linear classifier tells which. Half of the points are for fitting it.
+    factor, pair by pair; a linear classifier tells which. Half of the points are for
+    fitting it.
 
     Args:
         codes: shape `(n, latent)`.
