@@ -165,17 +165,17 @@ def test_the_gaps_of_a_linear_gaussian_model_are_known():
 def test_the_gaps_are_positive_and_add_up(digits):
     vae = plane_vae((8, 8))
     vaelab.fit(vae, digits.train, epochs=20, batch_size=64, optimizer=optax.adam(3e-3))
-    gaps = oracle.gap_decomposition(vae, digits.test[:10])
+    gaps = oracle.gap_decomposition(vae, digits.test[:20])
     assert (gaps.approximation > -0.01).all()
     assert (gaps.amortisation >= 0).all()
     np.testing.assert_allclose(
         gaps.log_likelihood - gaps.elbo, gaps.approximation + gaps.amortisation, 1e-4
     )
-    keys = jax.random.split(jax.random.key(0), 200)
+    keys = jax.random.split(jax.random.key(0), 400)
     sampled = np.mean(
-        [vaelab.elbo(vae, digits.test[:10], key=key).elbo for key in keys], axis=0
+        [vaelab.elbo(vae, digits.test[:20], key=key).elbo for key in keys], axis=0
     )
-    assert gaps.elbo.mean() == pytest.approx(sampled.mean(), abs=0.15)
+    assert gaps.elbo.mean() == pytest.approx(sampled.mean(), abs=0.1)
 
 
 @pytest.mark.parametrize(
