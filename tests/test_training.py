@@ -1,6 +1,3 @@
-import importlib
-import sys
-
 import jax
 import numpy as np
 import optax
@@ -9,7 +6,6 @@ from flax import nnx
 
 import vaelab
 from vaelab import losses
-from vaelab.training import _progress_bar
 
 ADAM = optax.adam(1e-3)
 
@@ -239,20 +235,6 @@ def test_fit_takes_an_optax_transformation(digits):
         vaelab.fit(
             model, digits.train, epochs=1, batch_size=4, optimizer=new_optimizer(model)
         )
-
-
-def test_the_progress_bar_is_on_in_a_notebook(monkeypatch):
-    importlib.import_module("tqdm.auto")  # chooses its bar now, in no notebook
-
-    class Kernel:
-        config = {"IPKernelApp": {}}
-
-    class IPython:
-        get_ipython = Kernel
-
-    monkeypatch.setitem(sys.modules, "IPython", IPython)
-    assert not _progress_bar(1, None).disable
-    assert _progress_bar(1, False).disable
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (None, False)])

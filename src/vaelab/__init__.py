@@ -1,11 +1,13 @@
 """A laboratory for variational autoencoders in JAX and Flax NNX.
 
 The models, `elbo`, `train_step`, `fit` and `evaluate` are at the top; everything else
-is found under the name of its subject: `data`, `likelihoods`, `losses`, `evaluation`,
-`oracle`, `plots`, `recipes`, and `debug`, which needs nothing else of vaelab.
+is found under the name of its subject: `data`, `likelihoods`, `losses`, `callbacks`,
+`evaluation`, `oracle`, `plots`, `recipes`, and `debug`, which needs nothing else of
+vaelab.
 """
 
 from vaelab import (
+    callbacks,
     data,
     debug,
     evaluation,
@@ -27,6 +29,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Posterior",
+    "callbacks",
     "data",
     "debug",
     "elbo",

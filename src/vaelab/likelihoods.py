@@ -102,7 +102,7 @@ class Bernoulli:
         Returns:
             Nats per image, shape `(batch,)`.
         """
-        return _sum_over_pixels(jax.nn.softplus(logits) - x * logits)
+        return _sum_over_pixels(_softplus(logits) - x * logits)
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`\sigma(l)`, of the shape of `logits`."""
@@ -459,3 +459,19 @@ def _log_sinhc(a: jax.Array) -> jax.Array:
 def _require_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} is {value}: give a positive number")
+
+
+@jax.custom_jvp
+def _softplus(x: jax.Array) -> jax.Array:
+    """Returns ln(1 + exp(x)); a training step with it is faster than with JAX's own."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@_softplus.defjvp
+def _softplus_derivative(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    small = jnp.exp(-jnp.abs(x))  # the same exponential as above, taken once by XLA
+    sigmoid = jnp.where(x >= 0, 1, small) / (1 + small)
+    return _softplus(x), sigmoid * tangent

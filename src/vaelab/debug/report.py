@@ -8,6 +8,7 @@ in the user's source, and an `ArraySummary` of each array that went in and came 
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "ArraySummary",
@@ -263,6 +264,9 @@ class NonFiniteError(FloatingPointError):
         message: what happened.
         report: the explanation, if there is one.
         step: the number of the training step, counted from 0, if it is known.
+
+    Attributes:
+        result: what a training run had until then, if one was under way.
     """
 
     def __init__(
@@ -274,6 +278,7 @@ class NonFiniteError(FloatingPointError):
         super().__init__(message)
         self.report = report
         self.step = step
+        self.result: Any = None
 
 
 def _link_lines(link: Link, word: str) -> list[str]:

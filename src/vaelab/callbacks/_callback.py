@@ -1,0 +1,51 @@
+"""What a callback is."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaelab.training import Run
+
+
+class Callback:
+    """Something that happens between epochs.
+
+    Inherit from it and write the methods you need; each is given the
+    `vaelab.training.Run` in progress: its `history`, its `model`, its `stop(reason)`
+    and its `learning_rate_scale`.
+
+    Attributes:
+        every: `on_epoch` is called after so many epochs, and after the last. None calls
+            it whenever the host has a moment, up to a few times a second, and costs
+            nothing: epochs in between stay one compiled call.
+
+    >>> import optax, vaelab
+    >>> from flax import nnx
+    >>> class PrintLoss(Callback):
+    ...     every = 2
+    ...     def on_epoch(self, run):
+    ...         print(run.epoch, sorted(run.history))
+    >>> digits = vaelab.data.load_digits()
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> result = vaelab.fit(vae, digits.train, epochs=4, batch_size=64,
+    ...     optimizer=optax.adam(1e-3), callbacks=[PrintLoss()])
+    2 ['elbo', 'kl', 'loss', 'reconstruction']
+    4 ['elbo', 'kl', 'loss', 'reconstruction']
+    """
+
+    every: int | None = 1
+
+    def on_start(self, run: "Run") -> None:
+        """Called before the first step, and after a checkpoint was restored."""
+
+    def on_epoch(self, run: "Run") -> None:
+        """Called after an epoch."""
+
+    def on_end(self, run: "Run") -> None:
+        """Called after the last step, whatever ended the run."""
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint must keep: a tree of arrays and numbers."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` returned."""

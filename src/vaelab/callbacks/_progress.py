@@ -1,0 +1,58 @@
+"""A progress bar."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm.std import tqdm
+
+from vaelab.callbacks._callback import Callback
+
+if TYPE_CHECKING:
+    from vaelab.training import Run
+
+
+class ProgressBar(Callback):
+    """Shows how far the run is, with the loss, the ELBO and the steps per second.
+
+    `fit` adds one by itself.
+
+    Args:
+        show: None shows it in a terminal and in a notebook only.
+    """
+
+    every = None
+
+    def __init__(self, show: bool | None = None) -> None:
+        self._show = _someone_watches() if show is None else show
+        self._bar: tqdm | None = None
+
+    def on_start(self, run: "Run") -> None:
+        """Shows an empty bar."""
+        if self._show:
+            from tqdm.auto import tqdm as bar  # warns in a notebook without ipywidgets
+
+            self._bar = bar(total=run.epochs, initial=run.epoch, unit="epoch")
+
+    def on_epoch(self, run: "Run") -> None:
+        """Moves the bar."""
+        if self._bar is None:
+            return
+        numbers = {name: f"{values[-1]:.4g}" for name, values in run.history.items()}
+        shown = [
+            name for name in ("loss", "elbo", "validation_elbo") if name in numbers
+        ]
+        rate = {"steps/s": f"{run.steps_per_second:.0f}"}
+        self._bar.set_postfix({name: numbers[name] for name in shown} | rate)
+        self._bar.update(run.epoch - self._bar.n)
+
+    def on_end(self, run: "Run") -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _someone_watches() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    in_notebook = "IPKernelApp" in getattr(shell, "config", {})
+    return in_notebook or sys.stderr.isatty()

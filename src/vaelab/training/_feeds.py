@@ -1,0 +1,135 @@
+"""Where the images of a run come from: the device's memory, or a stream of batches."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+
+from vaelab.training import _inputs, _streams
+from vaelab.training._devices import replicated
+from vaelab.training._program import ROWS, Program
+from vaelab.training._run import Run
+
+FIRST_STEPS = 64
+SECONDS_PER_CALL = 0.5
+
+
+class Feed(Protocol):
+    """Gives a run its images.
+
+    Attributes:
+        shape: what a `Program` must know of them.
+        example: arrays as the program takes them.
+        steps_per_epoch: None if only the end of an epoch will tell.
+    """
+
+    shape: dict[str, Any]
+    example: Any
+    steps_per_epoch: int | None
+
+    def advance(self, run: Run, epoch: int) -> None:
+        """Goes forward for a moment, and no further than the end of an epoch."""
+        ...
+
+
+def feed_for(
+    model: Any,
+    images: Any,
+    batch_size: int | None,
+    steps_per_epoch: int | None,
+    transform: Callable[[jax.Array, Any], Any] | None,
+    mesh: Mesh | None,
+    epochs: int,
+) -> Feed:
+    """Checks the images of a run and makes them ready."""
+    if _inputs.is_stream(images):
+        _inputs.check_stream(images, epochs, batch_size, steps_per_epoch)
+        batches = _streams.epochs_of(images, steps_per_epoch)
+        return _Stream(model, batches, transform, mesh)
+    if steps_per_epoch is not None:
+        raise ValueError(
+            f"steps_per_epoch is {steps_per_epoch}, but images are arrays: give "
+            "batch_size alone"
+        )
+    data = _inputs.checked_data(model, images, "images", transform)
+    return _InMemory(data, batch_size, mesh)
+
+
+class _InMemory:
+    """Images on the device, shuffled by the program."""
+
+    def __init__(self, data: Any, batch_size: int | None, mesh: Mesh | None) -> None:
+        n = len(jax.tree.leaves(data)[0])
+        size = _inputs.checked_batch_size(batch_size, n)
+        _inputs.check_divides(mesh, size)
+        self.shape = {"batch_size": size, "num_images": n, "shuffled": True}
+        self.steps_per_epoch: int | None = n // size
+        self.example = replicated(data, mesh)
+
+    def advance(self, run: Run, epoch: int) -> None:
+        """Takes as many steps as a moment allows, in one call."""
+        rate = run.steps_per_second
+        steps = FIRST_STEPS if math.isnan(rate) else int(rate * SECONDS_PER_CALL)
+        per_epoch = run.program.steps_per_epoch
+        last_row = run.step // per_epoch + ROWS
+        stop = min(run.step + max(1, steps), min(epoch, last_row) * per_epoch)
+        run.take(run.program, self.example, 0, stop)
+
+
+class _Stream:
+    """Batches from an iterable, a group of them for each call."""
+
+    def __init__(
+        self,
+        model: Any,
+        epochs: Iterator[Any],
+        transform: Callable[[jax.Array, Any], Any] | None,
+        mesh: Mesh | None,
+    ) -> None:
+        self._epochs = epochs
+        self._mesh = mesh
+        self._groups = self._next_epoch()
+        first = next(self._groups, None)
+        if first is None:
+            raise ValueError("images gives no batch: give at least one")
+        _inputs.checked_data(model, first.data, "images", transform)
+        self._waiting: _streams.Group | None = first
+        self._programs: dict[Any, Program] = {}
+        self.shape = self._shape(first)
+        self.steps_per_epoch: int | None = None
+        self.example = first.data
+
+    def advance(self, run: Run, epoch: int) -> None:
+        """Takes one group of batches, or ends the epoch."""
+        group, self._waiting = self._waiting or next(self._groups, None), None
+        if group is not None:
+            data = replicated(group.data, self._mesh)
+            run.take(self._program(run, group), data, run.step, run.step + group.steps)
+        elif run.is_within_epoch:
+            run.finish_epoch()
+            self._groups = self._next_epoch()
+        else:
+            run.stop("no more images")
+
+    def _next_epoch(self) -> Iterator[_streams.Group]:
+        return _streams.prefetched(_streams.groups(next(self._epochs)))
+
+    def _program(self, run: Run, group: _streams.Group) -> Program:
+        shape = self._shape(group)
+        key = run.program, *shape.values()
+        if key not in self._programs:
+            _inputs.check_divides(self._mesh, group.batch_size)
+            self._programs[key] = dataclasses.replace(run.program, **shape)
+        return self._programs[key]
+
+    @staticmethod
+    def _shape(group: _streams.Group) -> dict[str, Any]:
+        num_images = group.capacity * group.batch_size
+        return {
+            "batch_size": group.batch_size,
+            "num_images": num_images,
+            "shuffled": False,
+        }

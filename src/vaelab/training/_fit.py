@@ -1,0 +1,228 @@
+"""Training a model: epochs of compiled steps, and callbacks between them."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from vaelab.callbacks import Callback, ProgressBar
+from vaelab.debug import NonFiniteError
+from vaelab.losses import elbo
+from vaelab.training import _inputs
+from vaelab.training._devices import replicated
+from vaelab.training._feeds import Feed, feed_for
+from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._program import Program, recorded_names
+from vaelab.training._run import Run
+from vaelab.training._snapshots import resume_from
+from vaelab.training._step import LossFunction
+
+
+class FitResult(NamedTuple):
+    """What `fit` reports; the trained model is the one it was given.
+
+    Attributes:
+        history: for each quantity an array with its mean over each epoch: `loss`, and
+            for a loss that returns `ELBOTerms` also `elbo`, `reconstruction` and `kl`
+            (summed over the latent dimensions), in nats per image; with validation
+            images also `validation_loss` and so on.
+        epochs: how many epochs are finished.
+        stopped_by: what ended the run: `"epochs"` if it ran to its end, `"interrupt"`
+            after Ctrl-C, or what a callback gave as its reason.
+    """
+
+    history: dict[str, np.ndarray]
+    epochs: int
+    stopped_by: str
+
+
+def fit(
+    model: Any,
+    images: Any,
+    *,
+    epochs: int,
+    batch_size: int | None = None,
+    optimizer: optax.GradientTransformation,
+    loss_fn: LossFunction = elbo,
+    beta: float | optax.Schedule = 1.0,
+    transform: Callable[[jax.Array, Any], Any] | None = None,
+    validation: Any = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    guard: bool = True,
+    resume: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
+    steps_per_epoch: int | None = None,
+    progress: bool | None = None,
+) -> FitResult:
+    """Trains a model in place on batches of freshly shuffled images.
+
+    The images live on the device, and one compiled program shuffles them, picks the
+    batches and takes the steps, for many epochs in one call. Each epoch takes
+    floor(n / batch_size) full batches of a new permutation; the rest sits out that
+    epoch. Validation uses every image. The same seed gives the same result, bit for
+    bit, on the same machine.
+
+    Args:
+        model: a `vaelab.VAE`, or any NNX module that `loss_fn` takes.
+        images: shape `(n, *model.image_shape)`, in the support of the model's
+            likelihood; or a tuple of images and labels, which goes to `loss_fn` as it
+            is, a batch of each. Or an iterable of such batches, which is gone through
+            in its own order once for each epoch.
+        epochs: how often to go through the images.
+        batch_size: the number of images for each update, at most n.
+        optimizer: an optax transformation, such as `optax.adam(1e-3)`.
+        loss_fn: as in `train_step`.
+        beta: the weight of the KL, for a `loss_fn` that takes one: a number, or a
+            function of the update's number such as `losses.kl_warmup(1000)`.
+        transform: `(key, batch)` to a batch, inside of the compiled step: binarisation,
+            dequantisation, augmentation. Validation images are taken as they are.
+        validation: images that are not trained on, as `images`. After each epoch their
+            `loss_fn`, without dropout and with the same noise every time, is recorded.
+        callbacks: what happens between epochs, from `vaelab.callbacks` or of your own.
+        seed: of the permutations and the keys of `transform`. The model's own noise
+            comes from its stream.
+        guard: watch for NaN and Inf; see Raises.
+        resume: the path of a `callbacks.Checkpoint`: goes on where the run that wrote
+            it stopped, as if it had not. Without a checkpoint there it begins anew.
+        mesh: devices that share each batch: `jax.sharding.Mesh(jax.devices(),
+            ("data",))`. In several processes each runs this same call.
+        steps_per_epoch: for an iterable of batches, how many make an epoch.
+        progress: show a progress bar; None shows one in a terminal and in a notebook.
+
+    Returns:
+        The history, the number of epochs, and what ended the run. Ctrl-C ends it within
+        about a second, with the history so far.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: `images` or `validation` do not fit the model or its likelihood, or
+            contain NaN; `epochs` or `batch_size` make no run; `beta` is given to a
+            `loss_fn` that takes none; a callback watches what is not recorded; the mesh
+            does not divide a batch; `resume` is no checkpoint of such a run. All of it
+            is said before anything is compiled.
+        NonFiniteError: a loss, a parameter or anything of the optimizer's became
+            non-finite. `.step` is the number of the first such step, `.report` its
+            explanation, `.result` the `FitResult` until then, and the model holds the
+            parameters from before that step.
+
+    >>> import optax, vaelab
+    >>> digits = vaelab.data.load_digits()
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> adam = optax.adam(1e-3)
+    >>> result = fit(vae, digits.train, epochs=3, batch_size=64, optimizer=adam)
+    >>> bool(result.history["elbo"][-1] > result.history["elbo"][0])
+    True
+    """
+    _inputs.check_optimizer(optimizer)
+    _inputs.check_beta(loss_fn, beta)
+    _inputs.check_epochs(epochs)
+    _inputs.check_mesh(mesh)
+    _inputs.check_callbacks(callbacks)
+    feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
+    held_out = None
+    if validation is not None:
+        checked = _inputs.checked_data(model, validation, "validation")
+        held_out = replicated(checked, mesh)
+    program = Program(
+        loss_fn=loss_fn,
+        takes_beta=_inputs.takes(loss_fn, "beta"),
+        takes_key=_inputs.takes(loss_fn, "key"),
+        beta_schedule=beta if callable(beta) else None,
+        transform=transform,
+        mesh=mesh,
+        **feed.shape,
+    )
+    run = Run(
+        model,
+        nnx.Optimizer(model, _with_update_scale(optimizer), wrt=nnx.Param),
+        program,
+        epochs=epochs,
+        steps_per_epoch=feed.steps_per_epoch,
+        beta=1.0 if callable(beta) else beta,
+        seed=seed,
+        guard=guard,
+    )
+    run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
+    callbacks = [*callbacks, ProgressBar(progress)]
+    _inputs.check_metrics(callbacks, run.names, validated=validation is not None)
+    if resume is not None:
+        resume_from(resume, run, callbacks)
+    return _trained(run, feed, held_out, callbacks)
+
+
+def _trained(
+    run: Run, feed: Feed, held_out: Any, callbacks: Sequence[Callback]
+) -> FitResult:
+    try:
+        with deferred_interrupts() as interrupt:
+            for callback in callbacks:
+                callback.on_start(run)
+            while run.epoch < run.epochs and run.stopped_by is None:
+                epoch = run.epoch
+                feed.advance(run, _next_visit(run, held_out is not None, callbacks))
+                if run.epoch > epoch:
+                    if held_out is not None:
+                        run.validate(held_out)
+                    for callback in callbacks:
+                        if _is_due(callback, run):
+                            callback.on_epoch(run)
+                    run.read_objects()
+                if interrupt.happened:
+                    run.stop("interrupt")
+    except NonFiniteError as error:
+        error.result = _result(run)
+        raise
+    finally:
+        _end(run, callbacks)
+    return _result(run)
+
+
+def _end(run: Run, callbacks: Sequence[Callback]) -> None:
+    run.stopped_by = run.stopped_by or ("error" if sys.exc_info()[0] else "epochs")
+    for callback in callbacks:
+        callback.on_end(run)
+    run.finish()
+
+
+def _next_visit(run: Run, validated: bool, callbacks: Sequence[Callback]) -> int:
+    """Returns the epoch after which the host is needed."""
+    periods = [c.every for c in callbacks if c.every is not None]
+    periods += [1] if validated else []
+    return min([run.epochs, *(run.epoch + p - run.epoch % p for p in periods)])
+
+
+def _is_due(callback: Callback, run: Run) -> bool:
+    every = callback.every
+    return every is None or run.epoch % every == 0 or run.epoch == run.epochs
+
+
+def _result(run: Run) -> FitResult:
+    history = {name: np.array(values) for name, values in run.history.items()}
+    return FitResult(history, run.epoch, str(run.stopped_by))
+
+
+@functools.lru_cache(maxsize=128)
+def _with_update_scale(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Lets a run scale what the user's transformation gives.
+
+    The same transformation gives the same object again, which compiles nothing anew.
+    """
+
+    def scale(updates: Any, state: Any, params: Any = None, **arguments: Any) -> Any:
+        factor = arguments["update_scale"]
+        return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates), state
+
+    return optax.chain(
+        optax.with_extra_args_support(optimizer),
+        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale),
+    )

@@ -1,0 +1,182 @@
+"""What `fit` is given: checked on the host, before anything is compiled."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from vaelab._checks import numeric_images, require_finite, require_image_shape
+from vaelab.callbacks import Callback
+
+
+def is_stream(images: Any) -> bool:
+    """Whether images come in batches, rather than as arrays."""
+    if isinstance(images, tuple | list | dict) or hasattr(images, "__array__"):
+        return False
+    return isinstance(images, Iterable)
+
+
+def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any:
+    """Returns images, or a tuple of images and other arrays, as NumPy arrays.
+
+    Args:
+        model: its `image_shape` and `likelihood`, if it has them, say what is allowed.
+        data: an array, or a tree of arrays of which the first is the images.
+        name: what the caller calls them.
+        transform: makes batches of these into what the model sees.
+    """
+    leaves, structure = jax.tree.flatten(data, is_leaf=_is_list)
+    if not leaves:
+        raise ValueError(f"{name} is empty: give at least one array")
+    images, *others = leaves
+    images = _checked_images(model, images, name, raw=transform is not None)
+    others = [np.asarray(other) for other in others]
+    for other in others:
+        if other.shape[:1] != images.shape[:1]:
+            raise ValueError(
+                f"{name} holds arrays of shapes {images.shape} and {other.shape}: "
+                "give as many labels (or other values) as images"
+            )
+        if other.dtype.kind == "f":
+            require_finite(other, name)
+    data = jax.tree.unflatten(structure, [images, *others])
+    if transform is not None:
+        two = jax.tree.map(lambda leaf: leaf[:2], data)
+        seen = jax.tree.leaves(transform(jax.random.key(0), two))[0]
+        _checked_images(model, seen, f"transform(key, {name})")
+    return data
+
+
+def _is_list(tree: Any) -> bool:
+    return isinstance(tree, list)
+
+
+def _checked_images(
+    model: Any, images: Any, name: str, *, raw: bool = False
+) -> np.ndarray:
+    image_shape = getattr(model, "image_shape", None)
+    if image_shape is not None:
+        images = numeric_images(images, name)
+        if not raw:
+            require_image_shape(images.shape, image_shape, name)
+    else:
+        images = np.asarray(images)
+        if images.dtype.kind == "f":
+            require_finite(images, name)
+    likelihood = getattr(model, "likelihood", None)
+    if likelihood is not None and not raw:
+        likelihood.check(images, name)
+    return images
+
+
+def check_epochs(epochs: int) -> None:
+    """Refuses a run of no epochs."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs is {epochs}: give at least 1")
+
+
+def checked_batch_size(batch_size: int | None, num_images: int) -> int:
+    """Refuses a batch that is empty or larger than the data."""
+    if batch_size is None:
+        raise ValueError(
+            f"batch_size is missing: give at most {num_images}, the number of images"
+        )
+    if not 1 <= batch_size <= num_images:
+        raise ValueError(
+            f"batch_size is {batch_size}: give at least 1 and at most the {num_images} "
+            "images there are"
+        )
+    return batch_size
+
+
+def check_mesh(mesh: Mesh | None) -> None:
+    """Refuses what is no mesh."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh is a {type(mesh).__name__}: give "
+            'jax.sharding.Mesh(jax.devices(), ("data",))'
+        )
+
+
+def check_divides(mesh: Mesh | None, batch_size: int) -> None:
+    """Refuses a batch that cannot be shared evenly."""
+    if mesh is not None and batch_size % mesh.size:
+        nearest = batch_size // mesh.size * mesh.size or mesh.size
+        raise ValueError(
+            f"mesh has {mesh.size} devices, which do not divide a batch of "
+            f"{batch_size}: use batches of {nearest}"
+        )
+
+
+def check_stream(
+    images: Any, epochs: int, batch_size: int | None, steps_per_epoch: int | None
+) -> None:
+    """Refuses an iterator that ends before the run does, and idle arguments."""
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size is {batch_size}, but images come in batches already: leave "
+            "batch_size out"
+        )
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch is {steps_per_epoch}: give at least 1")
+    if isinstance(images, Iterator) and steps_per_epoch is None and epochs > 1:
+        raise ValueError(
+            f"images is an iterator, which ends after one epoch of {epochs}: give "
+            "steps_per_epoch, or an iterable that starts anew, such as a DataLoader"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuses what is no optax transformation."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer is a {type(optimizer).__name__}: give an optax transformation, "
+            "such as optax.adam(1e-3)"
+        )
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Refuses what is no callback."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks holds a {getattr(callback, '__name__', callback)!r}: give "
+                "objects of classes that inherit from vaelab.callbacks.Callback"
+            )
+
+
+def check_metrics(
+    callbacks: Sequence[Callback], names: Sequence[str], *, validated: bool
+) -> None:
+    """Refuses callbacks that watch what is not recorded."""
+    recorded = [*names, *(f"validation_{n}" for n in names if validated)]
+    for callback in callbacks:
+        metric = getattr(callback, "metric", None)
+        if metric is None or metric in recorded:
+            continue
+        advice = f"choose one of {', '.join(recorded)}"
+        if not validated and metric.removeprefix("validation_") in names:
+            advice = f"give validation=images, or metric={metric[11:]!r}"
+        raise ValueError(
+            f"metric of {type(callback).__name__} is {metric!r}, which is not "
+            f"recorded: {advice}"
+        )
+
+
+def takes(loss_fn: Callable[..., Any], argument: str) -> bool:
+    """Whether a loss function has an argument of this name."""
+    return argument in inspect.signature(loss_fn).parameters
+
+
+def check_beta(loss_fn: Callable[..., Any], beta: Any) -> None:
+    """Refuses a beta for a loss that takes none."""
+    if not takes(loss_fn, "beta") and (callable(beta) or beta != 1.0):
+        name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+        raise ValueError(
+            f"beta is {beta}, but loss_fn {name} has no argument beta: leave beta "
+            "out, or add it to the function's arguments"
+        )

@@ -1,0 +1,373 @@
+"""The compiled program of a run: any stretch of its steps in one call.
+
+The program's loop has bounds that are arguments, so one executable takes one step or a
+hundred epochs, and takes them bit for bit alike however the run is cut into calls.
+That makes everything around it simple: a display or Ctrl-C cut where they like, a
+resumed run goes on where another one stopped, and a NaN is traced to its step by
+running shorter and shorter stretches again.
+
+NNX modules are taken apart once, outside. What goes around the loop is a list of plain
+arrays; random keys travel as their data, which survives any device mesh.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vaelab.models import evaluation_view
+from vaelab.training._step import LossFunction, gradient, mean_terms, recorded
+
+Number = Any  # a NumPy array on the host, a JAX one inside of the program
+
+ROWS = 128
+"""How many epochs one call can report on."""
+
+VALIDATION_BLOCK = 4096
+"""How many images are validated at a time."""
+
+
+class Knobs(NamedTuple):
+    """Numbers that change from run to run without a new compilation.
+
+    Attributes:
+        beta: the weight of the KL, unless a schedule says it.
+        update_scale: multiplies each update of the parameters.
+        key: of the permutations, as key data.
+    """
+
+    beta: Number
+    update_scale: Number
+    key: Number
+
+
+class Bounds(NamedTuple):
+    """Numbers of steps, counted from 0 over all epochs.
+
+    Attributes:
+        origin: the step at which the images at hand begin.
+        first: the first step.
+        stop: the step that is not taken any more.
+    """
+
+    origin: Number
+    first: Number
+    stop: Number
+
+
+class Stretch(NamedTuple):
+    """What came of some steps.
+
+    Attributes:
+        leaves: the state after them.
+        sums: for each quantity, its sum over the steps of each epoch, `(ROWS,)`.
+        finite: whether every loss and the state after the last step is finite.
+    """
+
+    leaves: list[jax.Array]
+    sums: dict[str, jax.Array]
+    finite: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What a compiled run depends on; equal ones share their executable.
+
+    Attributes:
+        loss_fn: as in `train_step`.
+        takes_beta: whether it has an argument `beta`.
+        takes_key: whether it has an argument `key`.
+        beta_schedule: beta as a function of the update's number, if it is one.
+        transform: from a key and a batch to a batch, or None.
+        batch_size: the number of images for each update.
+        num_images: how many there are.
+        shuffled: whether each epoch takes its own permutation.
+        mesh: the devices that share each batch, or None.
+        graphdef: of the model and its optimizer.
+        treedef: of their state.
+        key_kinds: for each leaf of the state, its random generator if it is a key.
+        watched: for each leaf, whether it must stay finite.
+    """
+
+    loss_fn: LossFunction
+    takes_beta: bool
+    takes_key: bool
+    beta_schedule: optax.Schedule | None
+    transform: Callable[[jax.Array, Any], Any] | None
+    batch_size: int
+    num_images: int
+    shuffled: bool
+    mesh: Mesh | None = None
+    graphdef: Any = None
+    treedef: Any = None
+    key_kinds: tuple[str | None, ...] = ()
+    watched: tuple[bool, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:  # by far the most frequent case, at each compiled call
+            return True
+        return isinstance(other, Program) and self._fields == other._fields
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._fields)
+
+    @property
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of full batches in the images."""
+        return self.num_images // self.batch_size
+
+    def about(self, graphdef: Any, state: Any) -> "Program":
+        """Returns the same program for a model and an optimizer of this structure."""
+        leaves, treedef = jax.tree.flatten(state)
+        kinds = tuple(map(_key_kind, leaves))
+        watched = tuple(jax.device_get(_which_are_finite(without_keys(state))))
+        return dataclasses.replace(
+            self,
+            graphdef=graphdef,
+            treedef=treedef,
+            key_kinds=kinds,
+            watched=tuple(map(bool, watched)),
+        )
+
+    def objects(self, leaves: list[jax.Array]) -> tuple[Any, nnx.Optimizer]:
+        """Puts a model and an optimizer together, of their own."""
+        return nnx.merge(self.graphdef, self.state(leaves), copy=True)
+
+    def state(self, leaves: list[jax.Array]) -> Any:
+        """Returns the NNX state that these arrays stand for."""
+        typed = [
+            leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind)
+            for leaf, kind in zip(leaves, self.key_kinds, strict=True)
+        ]
+        return jax.tree.unflatten(self.treedef, typed)
+
+    def batch(self, data: Any, order: jax.Array, local: jax.Array) -> Any:
+        """Picks the images of a step, counted from the start of these images."""
+        if self.batch_size == self.num_images:
+            batch = data  # an order within the batch would change nothing
+        else:
+            start = local % self.steps_per_epoch * self.batch_size
+            picked = jax.lax.dynamic_slice(order, (start,), (self.batch_size,))
+            batch = jax.tree.map(
+                lambda x: x.at[picked].get(mode="promise_in_bounds"), data
+            )
+        if self.mesh is None:
+            return batch
+        shards = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        return jax.lax.with_sharding_constraint(batch, shards)
+
+    def order(self, key: jax.Array) -> jax.Array:
+        """Returns the order of the images in an epoch."""
+        if not self.shuffled or self.batch_size == self.num_images:
+            return jnp.arange(self.num_images)
+        return jax.random.permutation(key, self.num_images)
+
+    def step(
+        self,
+        model: Any,
+        optimizer: nnx.Optimizer,
+        batch: Any,
+        step: Number,
+        knobs: Knobs,
+    ) -> dict[str, jax.Array]:
+        """Updates the model; returns what the history records."""
+        if self.transform is not None:
+            batch = self.transform(_key(knobs, _TRANSFORM, step), batch)
+        arguments = self.loss_arguments(step, knobs.beta)
+        grads, means = gradient(model, batch, self.loss_fn, arguments)
+        values = recorded(means)
+        optimizer.update(
+            model, grads, value=values["loss"], update_scale=knobs.update_scale
+        )
+        return values
+
+    def loss_arguments(self, step: Number, beta: jax.Array) -> dict[str, jax.Array]:
+        """Returns what the loss is given at a step."""
+        if not self.takes_beta:
+            return {}
+        if self.beta_schedule is not None:
+            beta = jnp.asarray(self.beta_schedule(step), jnp.float32)
+        return {"beta": beta}
+
+    def taken_apart(self, model: Any, optimizer: nnx.Optimizer) -> list[jax.Array]:
+        """Returns the arrays of objects that came from `objects`."""
+        graphdef, state = nnx.split((model, optimizer))
+        if graphdef != self.graphdef:
+            raise TypeError(
+                "a training step changed the structure of the model or a Python "
+                "attribute of it, such as a counter: hold what changes in an "
+                "nnx.Variable"
+            )
+        return without_keys(state)
+
+
+def without_keys(state: Any) -> list[jax.Array]:
+    """Returns the arrays of an NNX state, keys as their data."""
+    return [
+        jax.random.key_data(leaf) if _key_kind(leaf) else leaf
+        for leaf in jax.tree.leaves(state)
+    ]
+
+
+def _key_kind(leaf: Any) -> str | None:
+    """Names the random generator of a key; None for other arrays."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return None
+    return str(jax.random.key_impl(leaf))
+
+
+@jax.jit
+def _which_are_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_is_finite(leaf) for leaf in leaves]
+
+
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
+
+
+@partial(jax.jit, static_argnames="program", inline=True)
+def update(
+    program: Program,
+    leaves: list[jax.Array],
+    batch: Any,
+    step: jax.Array,
+    knobs: Knobs,
+) -> tuple[list[jax.Array], dict[str, jax.Array]]:
+    """Takes one step; returns the state after it, and what the history records."""
+    model, optimizer = program.objects(leaves)
+    values = program.step(model, optimizer, batch, step, knobs)
+    return program.taken_apart(model, optimizer), values
+
+
+def steps(
+    program: Program,
+    leaves: list[jax.Array],
+    sums: dict[str, jax.Array],
+    data: Any,
+    bounds: Bounds,
+    knobs: Knobs,
+) -> Stretch:
+    """Takes the steps from `bounds.first` up to `bounds.stop`.
+
+    Args:
+        program: what is compiled.
+        leaves: the state before the first step.
+        sums: what the steps before it, in the same epoch, recorded at row 0.
+        data: the images on the device, a tree of arrays `(num_images, ...)`.
+        bounds: which steps.
+        knobs: numbers for all of the steps.
+    """
+    per_epoch = program.steps_per_epoch
+    first, stop = bounds.first - bounds.origin, bounds.stop - bounds.origin
+    first_epoch = first // per_epoch
+
+    def epoch(number: jax.Array, carry: Any) -> Any:
+        leaves, sums, finite = carry
+        order = program.order(_key(knobs, _SHUFFLE, number))
+        row = number - first_epoch
+
+        def step(local: jax.Array, carry: Any) -> Any:
+            leaves, sums, finite = carry
+            batch = program.batch(data, order, local)
+            leaves, values = update(
+                program, leaves, batch, bounds.origin + local, knobs
+            )
+            sums = jax.tree.map(jnp.add, sums, values)
+            return leaves, sums, finite & jnp.isfinite(values["loss"])
+
+        begin = jnp.maximum(first, number * per_epoch)
+        end = jnp.minimum(stop, (number + 1) * per_epoch)
+        so_far = jax.tree.map(lambda x: x[row], sums)
+        leaves, so_far, finite = jax.lax.fori_loop(
+            begin, end, step, (leaves, so_far, finite)
+        )
+        sums = jax.tree.map(lambda x, value: x.at[row].set(value), sums, so_far)
+        return leaves, sums, finite
+
+    carry = leaves, sums, jnp.bool_(True)
+    end = (stop + per_epoch - 1) // per_epoch
+    leaves, sums, finite = jax.lax.fori_loop(first_epoch, end, epoch, carry)
+    for leaf, watched in zip(leaves, program.watched, strict=True):
+        if watched:
+            finite &= _is_finite(leaf)
+    return Stretch(leaves, sums, finite)
+
+
+def recorded_names(
+    program: Program, leaves: list[jax.Array], data: Any, knobs: Knobs
+) -> list[str]:
+    """Names what the steps will record. Nothing is compiled, the step is traced."""
+
+    def first_step(leaves: list[jax.Array], data: Any, step: jax.Array) -> Any:
+        batch = program.batch(data, jnp.arange(program.num_images), step)
+        return update(program, leaves, batch, step, knobs)[1]
+
+    return sorted(jax.eval_shape(first_step, leaves, data, np.int32(0)))
+
+
+run = jax.jit(steps, static_argnames="program", donate_argnames="leaves")
+
+
+@partial(jax.jit, static_argnames="program")
+def validate(
+    program: Program, leaves: list[jax.Array], data: Any, step: jax.Array, knobs: Knobs
+) -> dict[str, jax.Array]:
+    """Returns what the history records, averaged over images not trained on."""
+    model = evaluation_view(program.objects(leaves)[0])
+    arguments = program.loss_arguments(step, knobs.beta)
+
+    def sums(number: jax.Array | int, block: Any) -> dict[str, jax.Array]:
+        if program.takes_key:
+            arguments["key"] = _key(knobs, _VALIDATION, number)
+        size = len(jax.tree.leaves(block)[0])
+        means = recorded(mean_terms(program.loss_fn(model, block, **arguments)))
+        return {name: size * mean for name, mean in means.items()}
+
+    n = len(jax.tree.leaves(data)[0])
+    size = min(n, VALIDATION_BLOCK)
+    full = n // size
+    blocks = jax.tree.map(
+        lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), data
+    )
+    totals = jax.lax.map(lambda block: sums(*block), (jnp.arange(full), blocks))
+    total = {name: values.sum() for name, values in totals.items()}
+    if n % size:
+        rest = sums(full, jax.tree.map(lambda x: x[full * size :], data))
+        total = {name: total[name] + rest[name] for name in total}
+    return {name: value / n for name, value in total.items()}
+
+
+@jax.jit
+def copied(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Copies arrays, since `run` takes its own for good."""
+    return [jnp.copy(leaf) for leaf in leaves]
+
+
+_SHUFFLE, _TRANSFORM, _VALIDATION = range(3)
+
+
+def _key(knobs: Knobs, purpose: int, number: jax.Array | int = 0) -> jax.Array:
+    key = jax.random.wrap_key_data(knobs.key)
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)
+
+
+@partial(jax.jit, static_argnames="program")
+def batch_of_step(program: Program, data: Any, local: jax.Array, knobs: Knobs) -> Any:
+    """Returns the images of a step, counted from the start of these images."""
+    order = program.order(_key(knobs, _SHUFFLE, local // program.steps_per_epoch))
+    return program.batch(data, order, local)
