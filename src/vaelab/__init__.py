@@ -20,7 +20,7 @@ from vaelab import (
 from vaelab.evaluation import evaluate
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
-from vaelab.training import fit, train_step
+from vaelab.training import fit, fit_many, train_step
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "fit",
+    "fit_many",
     "likelihoods",
     "losses",
     "oracle",

@@ -6,7 +6,8 @@ callbacks see of it.
 """
 
 from vaelab.training._fit import FitResult, fit
+from vaelab.training._many import FitManyResult, fit_many
 from vaelab.training._run import Run
 from vaelab.training._step import train_step
 
-__all__ = ["FitResult", "Run", "fit", "train_step"]
+__all__ = ["FitManyResult", "FitResult", "Run", "fit", "fit_many", "train_step"]

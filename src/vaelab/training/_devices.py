@@ -30,3 +30,17 @@ def local(tree: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
         return tree
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
+
+
+def explained(error: Exception, mesh: Mesh | None, step: int) -> Exception:
+    """Says what an error of a run in several processes means; others stay as they are.
+
+    When a process dies, the next sum over the devices fails in all others.
+    """
+    if mesh is None or jax.process_count() == 1 or "Gloo" not in str(error):
+        return error
+    return RuntimeError(
+        f"another process of this run ended, or its connection broke, after step "
+        f"{step}: start all of the processes again; with callbacks.Checkpoint(path) "
+        "and fit(..., resume=path) they go on from the last checkpoint"
+    )

@@ -71,9 +71,11 @@ class _InMemory:
 
     def advance(self, run: Run, epoch: int) -> None:
         """Takes as many steps as a moment allows, in one call."""
-        rate = run.steps_per_second
-        steps = FIRST_STEPS if math.isnan(rate) else int(rate * SECONDS_PER_CALL)
-        per_epoch = run.program.steps_per_epoch
+        rate, per_epoch = run.steps_per_second, run.program.steps_per_epoch
+        if jax.process_count() > 1:
+            steps = per_epoch - run.step % per_epoch  # no clock: all must do the same
+        else:
+            steps = FIRST_STEPS if math.isnan(rate) else int(rate * SECONDS_PER_CALL)
         last_row = run.step // per_epoch + ROWS
         stop = min(run.step + max(1, steps), min(epoch, last_row) * per_epoch)
         run.take(run.program, self.example, 0, stop)

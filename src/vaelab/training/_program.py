@@ -352,6 +352,30 @@ def validate(
     return {name: value / n for name, value in total.items()}
 
 
+@partial(jax.jit, static_argnames="program", donate_argnames="leaves")
+def run_many(
+    program: Program,
+    leaves: list[jax.Array],
+    sums: dict[str, jax.Array],
+    data: Any,
+    bounds: Bounds,
+    knobs: Knobs,
+) -> Stretch:
+    """Takes the steps of many models, stacked along the first axis of all but `data`."""
+    axes = (0, 0, None, None, 0)
+    many = jax.vmap(partial(steps, program), in_axes=axes)
+    return many(leaves, sums, data, bounds, knobs)
+
+
+@partial(jax.jit, static_argnames="program")
+def validate_many(
+    program: Program, leaves: list[jax.Array], data: Any, step: Number, knobs: Knobs
+) -> dict[str, jax.Array]:
+    """Validates many models, stacked along the first axis."""
+    axes = (0, None, None, 0)
+    return jax.vmap(partial(validate, program), in_axes=axes)(leaves, data, step, knobs)
+
+
 @jax.jit
 def copied(leaves: list[jax.Array]) -> list[jax.Array]:
     """Copies arrays, since `run` takes its own for good."""

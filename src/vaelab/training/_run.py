@@ -116,7 +116,7 @@ class Run:
         """Leaves the model with its last good state."""
         if self._before_failure is not None:
             self._show(self._before_failure)
-        else:
+        elif not any(leaf.is_deleted() for leaf in self.leaves):
             self.show()
 
     def _show(self, leaves: list[jax.Array]) -> None:
@@ -142,8 +142,12 @@ class Run:
         """
         start = _program.copied(self.leaves) if self._guard else None
         began = time.perf_counter()
-        stretch = self._steps(program, self.leaves, data, origin, stop)
-        sums, finite = jax.device_get((stretch.sums, stretch.finite))
+        try:
+            stretch = self._steps(program, self.leaves, data, origin, stop)
+            sums, finite = jax.device_get((stretch.sums, stretch.finite))
+        except Exception as error:
+            self.leaves = start or self.leaves
+            raise _devices.explained(error, program.mesh, self.step) from error
         if program in self._compiled:
             self.steps_per_second = (stop - self.step) / (time.perf_counter() - began)
         self._compiled.add(program)
