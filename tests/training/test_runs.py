@@ -1,4 +1,4 @@
-"""How a run is cut into compiled calls makes no difference, and none is compiled twice."""
+"""How a run is cut into calls makes no difference, and no call is compiled twice."""
 
 import logging
 import os

@@ -21,7 +21,7 @@ from vaelab.training._step import LossFunction
 
 
 class FitManyResult(NamedTuple):
-    """What `fit_many` trained, in the order of `itertools.product(seeds, betas, rates)`.
+    """What `fit_many` trained, in the order of seeds, then betas, then learning rates.
 
     Attributes:
         models: one NNX model whose arrays have a leading axis of models; `unstack`

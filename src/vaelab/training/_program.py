@@ -361,7 +361,7 @@ def run_many(
     bounds: Bounds,
     knobs: Knobs,
 ) -> Stretch:
-    """Takes the steps of many models, stacked along the first axis of all but `data`."""
+    """Takes the steps of many models, stacked along the first axis of their arrays."""
     axes = (0, 0, None, None, 0)
     many = jax.vmap(partial(steps, program), in_axes=axes)
     return many(leaves, sums, data, bounds, knobs)
