@@ -1,13 +1,14 @@
 """A laboratory for variational autoencoders in JAX and Flax NNX.
 
-The models, `elbo`, `train_step`, `fit` and `evaluate` are at the top; everything else
+The models, `elbo`, `fit`, `save`, `load` and `evaluate` are at the top; everything else
 is found under the name of its subject: `data`, `likelihoods`, `losses`, `callbacks`,
-`evaluation`, `oracle`, `plots`, `recipes`, and `debug`, which needs nothing else of
-vaelab.
+`checkpoints`, `evaluation`, `oracle`, `plots`, `recipes`, and `debug`, which needs
+nothing else of vaelab.
 """
 
 from vaelab import (
     callbacks,
+    checkpoints,
     data,
     debug,
     evaluation,
@@ -17,6 +18,7 @@ from vaelab import (
     plots,
     recipes,
 )
+from vaelab.checkpoints import load, save
 from vaelab.evaluation import evaluate
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
@@ -30,6 +32,7 @@ __all__ = [
     "Encoder",
     "Posterior",
     "callbacks",
+    "checkpoints",
     "data",
     "debug",
     "elbo",
@@ -38,9 +41,11 @@ __all__ = [
     "fit",
     "fit_many",
     "likelihoods",
+    "load",
     "losses",
     "oracle",
     "plots",
     "recipes",
+    "save",
     "train_step",
 ]

@@ -6,7 +6,14 @@ changes in the model is trained on. Inherit from `Callback` to write one.
 """
 
 from vaelab.callbacks._callback import Callback
+from vaelab.callbacks._checkpoint import Checkpoint
 from vaelab.callbacks._plateau import EarlyStopping, ReduceLROnPlateau
 from vaelab.callbacks._progress import ProgressBar
 
-__all__ = ["Callback", "EarlyStopping", "ProgressBar", "ReduceLROnPlateau"]
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "ProgressBar",
+    "ReduceLROnPlateau",
+]

@@ -76,6 +76,11 @@ class EarlyStopping(Callback):
         self._restore_best = restore_best
         self._parameters: list[jax.Array] = []
 
+    def on_start(self, run: "Run") -> None:
+        """Ends a resumed run at once that had ended already."""
+        if self._watch.is_over:
+            self._stop(run)
+
     def on_epoch(self, run: "Run") -> None:
         """Keeps the parameters of a new best epoch; stops when patience is over."""
         if self._watch.improved(run):
@@ -83,7 +88,7 @@ class EarlyStopping(Callback):
             if self._restore_best:
                 self._parameters = jax.tree.leaves(_what_is_learned(run.model))
         elif self._watch.is_over:
-            run.stop(f"{self.metric} was best in epoch {self.best_epoch}")
+            self._stop(run)
 
     def on_end(self, run: "Run") -> None:
         """Gives the model its best parameters."""
@@ -91,6 +96,9 @@ class EarlyStopping(Callback):
             state = _what_is_learned(run.model)
             best = jax.tree.unflatten(jax.tree.structure(state), self._parameters)
             nnx.update(run.model, best)
+
+    def _stop(self, run: "Run") -> None:
+        run.stop(f"{self.metric} was best in epoch {self.best_epoch}")
 
     def state(self) -> dict[str, Any]:
         """Returns the best value, its epoch and its parameters."""

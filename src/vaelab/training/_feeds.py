@@ -110,7 +110,7 @@ class _Stream:
         if group is not None:
             data = replicated(group.data, self._mesh)
             run.take(self._program(run, group), data, run.step, run.step + group.steps)
-        elif run.is_within_epoch:
+        elif run.steps_in_epoch:
             run.finish_epoch()
             self._groups = self._next_epoch()
         else:

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vaelab.callbacks import Callback, ProgressBar
+from vaelab.callbacks import Callback, Checkpoint, ProgressBar
 from vaelab.debug import NonFiniteError
 from vaelab.losses import elbo
 from vaelab.training import _inputs
@@ -151,27 +151,30 @@ def fit(
         guard=guard,
     )
     run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
-    callbacks = [*callbacks, ProgressBar(progress)]
-    _inputs.check_metrics(callbacks, run.names, validated=validation is not None)
+    run.callbacks = sorted(
+        [*callbacks, ProgressBar(progress)],
+        key=lambda callback: isinstance(callback, Checkpoint),  # keeps what all decide
+    )
+    validated = [f"validation_{name}" for name in run.names if held_out is not None]
+    run.recorded = [*run.names, *validated]
+    _inputs.check_metrics(run.callbacks, run.recorded)
     if resume is not None:
-        resume_from(resume, run, callbacks)
-    return _trained(run, feed, held_out, callbacks)
+        resume_from(resume, run)
+    return _trained(run, feed, held_out)
 
 
-def _trained(
-    run: Run, feed: Feed, held_out: Any, callbacks: Sequence[Callback]
-) -> FitResult:
+def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
     try:
         with deferred_interrupts() as interrupt:
-            for callback in callbacks:
+            for callback in run.callbacks:
                 callback.on_start(run)
             while run.epoch < run.epochs and run.stopped_by is None:
                 epoch = run.epoch
-                feed.advance(run, _next_visit(run, held_out is not None, callbacks))
+                feed.advance(run, _next_visit(run, held_out is not None))
                 if run.epoch > epoch:
                     if held_out is not None:
                         run.validate(held_out)
-                    for callback in callbacks:
+                    for callback in run.callbacks:
                         if _is_due(callback, run):
                             callback.on_epoch(run)
                     run.read_objects()
@@ -181,20 +184,20 @@ def _trained(
         error.result = _result(run)
         raise
     finally:
-        _end(run, callbacks)
+        _end(run)
     return _result(run)
 
 
-def _end(run: Run, callbacks: Sequence[Callback]) -> None:
+def _end(run: Run) -> None:
     run.stopped_by = run.stopped_by or ("error" if sys.exc_info()[0] else "epochs")
-    for callback in callbacks:
+    for callback in run.callbacks:
         callback.on_end(run)
     run.finish()
 
 
-def _next_visit(run: Run, validated: bool, callbacks: Sequence[Callback]) -> int:
+def _next_visit(run: Run, validated: bool) -> int:
     """Returns the epoch after which the host is needed."""
-    periods = [c.every for c in callbacks if c.every is not None]
+    periods = [c.every for c in run.callbacks if c.every is not None]
     periods += [1] if validated else []
     return min([run.epochs, *(run.epoch + p - run.epoch % p for p in periods)])
 

@@ -149,18 +149,17 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
-def check_metrics(
-    callbacks: Sequence[Callback], names: Sequence[str], *, validated: bool
-) -> None:
+def check_metrics(callbacks: Sequence[Callback], recorded: Sequence[str]) -> None:
     """Refuses callbacks that watch what is not recorded."""
-    recorded = [*names, *(f"validation_{n}" for n in names if validated)]
     for callback in callbacks:
         metric = getattr(callback, "metric", None)
         if metric is None or metric in recorded:
             continue
-        advice = f"choose one of {', '.join(recorded)}"
-        if not validated and metric.removeprefix("validation_") in names:
-            advice = f"give validation=images, or metric={metric[11:]!r}"
+        trained = metric.removeprefix("validation_")
+        if trained in recorded:
+            advice = f"give validation=images, or metric={trained!r}"
+        else:
+            advice = f"choose one of {', '.join(recorded)}"
         raise ValueError(
             f"metric of {type(callback).__name__} is {metric!r}, which is not "
             f"recorded: {advice}"

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vaelab.training import _devices, _program
+from vaelab.callbacks import Callback
+from vaelab.training import _devices, _program, _snapshots
 from vaelab.training._guard import first_bad_step, nonfinite_error
 from vaelab.training._program import ROWS, Bounds, Knobs, Program, Stretch
 
@@ -53,7 +54,10 @@ class Run:
         self.steps_per_second = math.nan
         self.stopped_by: str | None = None
         self.program = program
+        self.seed = seed
         self.names: Sequence[str] = ()
+        self.recorded: Sequence[str] = ()
+        self.callbacks: Sequence[Callback] = ()
         self.leaves: list[jax.Array] = []
         self._shown: list[Any] = []
         self._up_to_date = True
@@ -61,8 +65,8 @@ class Run:
         self._beta = np.float32(beta)
         self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
         self._guard = guard
-        self._sums: dict[str, np.float32] = {}
-        self._steps_in_epoch = 0
+        self.sums: dict[str, np.float32] = {}
+        self.steps_in_epoch = 0
         self._compiled: set[Program] = set()
         self.read_objects()
 
@@ -83,9 +87,13 @@ class Run:
         return self._optimizer
 
     @property
-    def is_within_epoch(self) -> bool:
-        """Whether steps were taken since the last epoch ended."""
-        return self._steps_in_epoch > 0
+    def can_resume(self) -> bool:
+        """Whether a run can go on from here: in a stream only where an epoch ended."""
+        return self.steps_in_epoch == 0 or self.steps_per_epoch is not None
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns arrays, and facts for JSON, from which the run can go on."""
+        return _snapshots.snapshot(self)
 
     @property
     def knobs(self) -> Knobs:
@@ -161,10 +169,10 @@ class Run:
     def finish_epoch(self) -> None:
         """Adds the means of the steps since the last epoch to the history."""
         for name in self.names:
-            mean = float(self._sums[name]) / self._steps_in_epoch
+            mean = float(self.sums[name]) / self.steps_in_epoch
             self.history.setdefault(name, []).append(mean)
         self.epoch += 1
-        self._sums, self._steps_in_epoch = {}, 0
+        self.sums, self.steps_in_epoch = {}, 0
 
     def validate(self, data: Any) -> None:
         """Adds what the model makes of images it is not trained on to the history."""
@@ -181,7 +189,7 @@ class Run:
     ) -> Stretch:
         """Takes the steps from now on up to `stop`; `leaves` are donated."""
         sums = {name: np.zeros(ROWS, np.float32) for name in self.names}
-        for name, value in self._sums.items():
+        for name, value in self.sums.items():
             sums[name][0] = value
         bounds = Bounds(np.int32(origin), np.int32(self.step), np.int32(stop))
         return _program.run(program, leaves, sums, data, bounds, self.knobs)
@@ -195,10 +203,10 @@ class Run:
                 return
             rest = per_epoch - (self.step - origin) % per_epoch
             steps = min(rest, stop - self.step)
-            self._sums = {name: values[row] for name, values in sums.items()}
-            self._steps_in_epoch += steps
+            self.sums = {name: values[row] for name, values in sums.items()}
+            self.steps_in_epoch += steps
             self.step += steps
-            if self._steps_in_epoch == self.steps_per_epoch:
+            if self.steps_in_epoch == self.steps_per_epoch:
                 self.finish_epoch()
 
     def _fail(

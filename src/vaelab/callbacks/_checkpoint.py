@@ -1,0 +1,111 @@
+"""Checkpoints of a training run."""
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from vaelab.callbacks._callback import Callback
+from vaelab.checkpoints._store import Store
+
+if TYPE_CHECKING:
+    from vaelab.training import Run
+
+
+class Checkpoint(Callback):
+    """Writes all that a run needs to go on, bit for bit, after it was killed.
+
+    The latest checkpoint is kept, and the best one beside it. With `fit(...,
+    resume=path)` the same script begins, goes on, or is done, as the case may be. It
+    runs after all other callbacks, so what they decided is in it.
+
+    Args:
+        path: the folder, a new one, an empty one, or one with checkpoints to go on
+            from.
+        every: after how many epochs it writes. It also writes at the end, and after
+            Ctrl-C and a NaN.
+        metric: says which checkpoint is the best, as in `EarlyStopping`. None takes
+            `validation_elbo`, else `elbo`, else `loss`, whichever is recorded first.
+
+    Raises:
+        ValueError: `every` is below 1; or, when the run begins, the folder holds
+            something else, or checkpoints that it does not resume.
+        OSError: the folder cannot be written to, said when the run begins.
+
+    >>> import optax, tempfile, vaelab
+    >>> from flax import nnx
+    >>> digits = vaelab.data.load_digits()
+    >>> def train(folder, epochs):
+    ...     vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    ...     return vaelab.fit(vae, digits.train, epochs=epochs, batch_size=64,
+    ...         optimizer=optax.adam(1e-3), callbacks=[Checkpoint(folder)],
+    ...         resume=folder).history["loss"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     two = train(folder, epochs=2)
+    ...     four = train(folder, epochs=4)
+    >>> len(four), (two == four[:2]).tolist()
+    (4, [True, True])
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int = 1,
+        *,
+        metric: str | None = None,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every is {every}: give at least 1 epoch")
+        self.path = path
+        self.every = every
+        self.metric = metric
+        self._best = -math.inf
+        self._best_step: int | None = None
+        self._written = 0
+        self._store: Store | None = None
+
+    def on_start(self, run: "Run") -> None:
+        """Makes the folder, and refuses one that holds another run."""
+        store = Store(self.path)
+        latest = store.latest()
+        if latest is not None and latest > run.step:
+            raise ValueError(
+                f"{store.path} holds checkpoints of an earlier run, up to step "
+                f"{latest}: give fit(..., resume={os.fspath(self.path)!r}) to go on "
+                "from there, or another folder"
+            )
+        store.prepare()
+        self._store, self._written = store, run.step
+
+    def on_epoch(self, run: "Run") -> None:
+        """Writes a checkpoint; it is complete before the next one begins."""
+        recorded = ("validation_elbo", "elbo", "loss")
+        metric = self.metric or next(m for m in recorded if m in run.history)
+        sign = 1.0 if metric.endswith("elbo") else -1.0
+        value = sign * run.history[metric][-1]
+        if value > self._best:
+            self._best, self._best_step = value, run.step
+        self._write(run)
+
+    def on_end(self, run: "Run") -> None:
+        """Writes the last state, unless an error made it doubtful."""
+        if self._store is None:
+            return
+        if run.stopped_by != "error" and run.can_resume and run.step > self._written:
+            self._write(run)
+        self._store.close()
+
+    def state(self) -> dict[str, Any]:
+        """Returns which checkpoint is the best."""
+        return {"best": self._best, "best_step": self._best_step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` returned."""
+        self._best, self._best_step = state["best"], state["best_step"]
+
+    def _write(self, run: "Run") -> None:
+        assert self._store is not None  # on_start made it
+        arrays, facts = run.snapshot()
+        keep = frozenset() if self._best_step is None else {self._best_step}
+        facts["best_step"] = self._best_step
+        self._store.write(run.step, arrays, facts, keep)
+        self._written = run.step

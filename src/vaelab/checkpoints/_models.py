@@ -1,0 +1,96 @@
+"""Saving a trained model, and loading it without the script that made it."""
+
+import os
+from contextlib import closing
+from typing import Any
+
+from flax import nnx
+
+from vaelab.checkpoints._description import build, description
+from vaelab.checkpoints._store import Store
+from vaelab.checkpoints._trees import filled, named_arrays
+
+
+def save(model: nnx.Module, path: str | os.PathLike[str]) -> None:
+    """Writes a model to a folder: parameters, random streams, and how it is built.
+
+    A model that was saved there before is replaced; a process killed meanwhile leaves
+    the old one or the new one.
+
+    Args:
+        model: a `vaelab.VAE`, or any NNX module.
+        path: the folder; it may be a new one.
+
+    Raises:
+        ValueError: the folder holds something else than a saved model.
+        OSError: it cannot be written to.
+
+    >>> import tempfile, vaelab
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(vae, folder)
+    """
+    with closing(Store(path)) as store:
+        latest = store.latest()
+        if latest is not None and store.facts(latest)["kind"] != "model":
+            raise ValueError(
+                f"{store.path} holds the checkpoints of a training run: save the model "
+                "to another folder"
+            )
+        store.prepare()
+        facts = {"kind": "model", "model": description(model)}
+        arrays = {"model": named_arrays(nnx.state(model))}
+        number = 0 if latest is None else latest + 1
+        store.write(number, arrays, facts, keep=frozenset())
+
+
+def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False) -> Any:
+    """Reads a model that `save` or a `callbacks.Checkpoint` wrote.
+
+    Args:
+        path: the folder.
+        model: a model of the same structure, which is filled with what was saved. Only
+            models with parts of your own need it; vaelab's are built anew.
+        best: from the checkpoints of a training run, take the best and not the latest.
+
+    Returns:
+        The model, as it was to the last bit: parameters, random streams, and mode.
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint.
+        ValueError: the checkpoint is of another structure or cannot be read, or a model
+            must be given.
+
+    >>> import tempfile, vaelab
+    >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(vae, folder)
+    ...     print(load(folder).latent_size)
+    8
+    """
+    where = os.fspath(path)
+    with closing(Store(path)) as store:
+        step = store.latest()
+        if step is None:
+            raise FileNotFoundError(
+                f"there is no saved model in {where!r}: give the folder that "
+                "vaelab.save or callbacks.Checkpoint wrote"
+            )
+        facts = store.facts(step)
+        if best:
+            step = facts.get("best_step") or step
+        if model is not None:
+            graphdef, shapes = nnx.split(model)
+        elif facts["model"] is not None:
+            abstract = nnx.eval_shape(lambda: build(facts["model"]))
+            graphdef, shapes = nnx.split(abstract)
+        else:
+            raise ValueError(
+                f"the model in {where!r} has parts of your own, which vaelab cannot "
+                "build: write load(path, model=template) with a model built like it"
+            )
+        state = filled(shapes, store.arrays(step)["model"], where)
+    if model is None:
+        return nnx.merge(graphdef, state)
+    nnx.update(model, state)
+    return model
