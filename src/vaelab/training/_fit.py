@@ -151,7 +151,8 @@ def fit(
         guard=guard,
     )
     run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
-    callbacks = [*callbacks, ProgressBar(progress)]
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks = [*callbacks, ProgressBar(progress)]
     _inputs.check_metrics(callbacks, run.names, validated=validation is not None)
     if resume is not None:
         resume_from(resume, run, callbacks)
