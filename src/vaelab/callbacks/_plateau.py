@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from vaelab.callbacks._callback import Callback
@@ -13,33 +14,43 @@ if TYPE_CHECKING:
 
 
 class _Watch:
-    """The best value of a metric so far, and for how many epochs it has stood."""
+    """The best value of a metric so far, and how long ago that was."""
 
     def __init__(self, metric: str, patience: int, min_delta: float) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}: give at least 1 epoch")
-        if min_delta < 0:
+        if not min_delta >= 0:
             raise ValueError(f"min_delta is {min_delta}: give 0 or more")
         self._metric = metric
         self._patience = patience
         self._min_delta = min_delta
         self._sign = 1.0 if metric.endswith("elbo") else -1.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets an earlier run."""
         self.best = -math.inf
-        self.waited = 0
+        self.since = 0
 
     def improved(self, run: "Run") -> bool:
-        """Takes one more epoch into account."""
+        """Takes the last epoch into account. NaN and Inf are never better."""
         value = self._sign * run.history[self._metric][-1]
-        if value > self.best + self._min_delta:
-            self.best, self.waited = value, 0
+        if math.isfinite(value) and value > self.best + self._min_delta:
+            self.best, self.since = value, run.epoch
             return True
-        self.waited += 1
         return False
 
-    @property
-    def is_over(self) -> bool:
+    def is_over(self, run: "Run") -> bool:
         """Whether patience has run out."""
-        return self.waited >= self._patience
+        return run.epoch - self.since >= self._patience
+
+    def state(self) -> dict[str, Any]:
+        """Returns the best value and the epoch from which patience counts."""
+        return {"best": self.best, "since": self.since}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` returned."""
+        self.best, self.since = float(state["best"]), int(state["since"])
 
 
 class EarlyStopping(Callback):
@@ -48,12 +59,9 @@ class EarlyStopping(Callback):
     Args:
         patience: for how many epochs without a new best value to wait.
         metric: a name from the history. The higher the better if it ends in `elbo`,
-            else the lower.
-        min_delta: by how much a new best value must be better.
+            else the lower. NaN and Inf are no new best value.
+        min_delta: by how much a value must beat the best one to take its place.
         restore_best: at the end give the model back its parameters of the best epoch.
-
-    Attributes:
-        best_epoch: the number of the best epoch, counted from 1.
 
     Raises:
         ValueError: `patience` is below 1 or `min_delta` below 0.
@@ -71,24 +79,29 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
     ) -> None:
         self.metric = metric
-        self.best_epoch = 0
         self._watch = _Watch(metric, patience, min_delta)
         self._restore_best = restore_best
         self._parameters: list[jax.Array] = []
 
+    @property
+    def best_epoch(self) -> int:
+        """The number of the best epoch, counted from 1; 0 before there is one."""
+        return self._watch.since
+
     def on_start(self, run: "Run") -> None:
-        """Ends a resumed run at once that had ended already."""
-        if self._watch.is_over:
-            self._stop(run)
+        """Forgets an earlier run, or ends a resumed one that had ended already."""
+        if run.epoch == 0:
+            self._watch.begin()
+            self._parameters = []
+        self._stop_if_over(run)
 
     def on_epoch(self, run: "Run") -> None:
         """Keeps the parameters of a new best epoch; stops when patience is over."""
         if self._watch.improved(run):
-            self.best_epoch = run.epoch
             if self._restore_best:
                 self._parameters = jax.tree.leaves(_what_is_learned(run.model))
-        elif self._watch.is_over:
-            self._stop(run)
+        else:
+            self._stop_if_over(run)
 
     def on_end(self, run: "Run") -> None:
         """Gives the model its best parameters."""
@@ -97,24 +110,23 @@ class EarlyStopping(Callback):
             best = jax.tree.unflatten(jax.tree.structure(state), self._parameters)
             nnx.update(run.model, best)
 
-    def _stop(self, run: "Run") -> None:
-        run.stop(f"{self.metric} was best in epoch {self.best_epoch}")
+    def _stop_if_over(self, run: "Run") -> None:
+        if self._watch.is_over(run):
+            when = (
+                f"best in epoch {self.best_epoch}"
+                if self.best_epoch
+                else "never finite"
+            )
+            run.stop(f"{self.metric} was {when}")
 
     def state(self) -> dict[str, Any]:
-        """Returns the best value, its epoch and its parameters."""
-        return {
-            "best": self._watch.best,
-            "waited": self._watch.waited,
-            "best_epoch": self.best_epoch,
-            "parameters": list(self._parameters),
-        }
+        """Returns the best value, its epoch and the parameters of then."""
+        return self._watch.state() | {"parameters": list(self._parameters)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` returned."""
-        self._watch.best = state["best"]
-        self._watch.waited = state["waited"]
-        self.best_epoch = state["best_epoch"]
-        self._parameters = list(state["parameters"])
+        self._watch.restore(state)
+        self._parameters = [jnp.asarray(array) for array in state["parameters"]]
 
 
 class ReduceLROnPlateau(Callback):
@@ -127,7 +139,7 @@ class ReduceLROnPlateau(Callback):
         patience: for how many epochs without a new best value to wait.
         metric: as in `EarlyStopping`.
         factor: multiplies the rate, between 0 and 1.
-        min_delta: by how much a new best value must be better.
+        min_delta: as in `EarlyStopping`.
         min_scale: the rate never falls below so many times the first one.
 
     Raises:
@@ -155,21 +167,26 @@ class ReduceLROnPlateau(Callback):
         self._factor = factor
         self._min_scale = min_scale
 
+    def on_start(self, run: "Run") -> None:
+        """Forgets an earlier run, unless this one was resumed."""
+        if run.epoch == 0:
+            self._watch.begin()
+
     def on_epoch(self, run: "Run") -> None:
         """Lowers the rate when patience is over, and begins to wait anew."""
-        if not self._watch.improved(run) and self._watch.is_over:
-            lower = run.learning_rate_scale * self._factor
-            run.learning_rate_scale = max(lower, self._min_scale)
-            self._watch.waited = 0
+        if not self._watch.improved(run) and self._watch.is_over(run):
+            scale = run.learning_rate_scale
+            lower = max(scale * self._factor, self._min_scale)
+            run.learning_rate_scale = min(scale, lower)
+            self._watch.since = run.epoch
 
     def state(self) -> dict[str, Any]:
-        """Returns the best value and the epochs since."""
-        return {"best": self._watch.best, "waited": self._watch.waited}
+        """Returns the best value and the epoch from which patience counts."""
+        return self._watch.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` returned."""
-        self._watch.best = state["best"]
-        self._watch.waited = state["waited"]
+        self._watch.restore(state)
 
 
 def _what_is_learned(model: Any) -> nnx.State:

@@ -1,5 +1,6 @@
 """A progress bar."""
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,24 +32,33 @@ class ProgressBar(Callback):
         if self._show:
             from tqdm.auto import tqdm as bar  # warns in a notebook without ipywidgets
 
-            self._bar = bar(total=run.epochs, initial=run.epoch, unit="epoch")
+            self._bar = bar(
+                total=run.epochs,
+                initial=run.epoch,
+                unit="epoch",
+                miniters=1,  # else fast epochs make it wait for as many slow ones
+            )
 
     def on_epoch(self, run: "Run") -> None:
         """Moves the bar."""
         if self._bar is None:
             return
-        numbers = {name: f"{values[-1]:.4g}" for name, values in run.history.items()}
-        shown = [
-            name for name in ("loss", "elbo", "validation_elbo") if name in numbers
-        ]
-        rate = {"steps/s": f"{run.steps_per_second:.0f}"}
-        self._bar.set_postfix({name: numbers[name] for name in shown} | rate)
+        numbers = {
+            name: f"{run.history[name][-1]:.4g}"
+            for name in ("loss", "elbo", "validation_elbo")
+            if run.history.get(name)
+        }
+        if not math.isnan(run.steps_per_second):
+            numbers["steps/s"] = f"{run.steps_per_second:.0f}"
+        self._bar.set_postfix(numbers, refresh=False)  # update shows it, if it is time
         self._bar.update(run.epoch - self._bar.n)
 
     def on_end(self, run: "Run") -> None:
         """Leaves the bar as it is."""
         if self._bar is not None:
+            self.on_epoch(run)  # a run that failed left epochs that none has seen
             self._bar.close()
+            self._bar = None
 
 
 def _someone_watches() -> bool:

@@ -151,8 +151,10 @@ def fit(
         guard=guard,
     )
     run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks = [*callbacks, ProgressBar(progress)]
     run.callbacks = sorted(
-        [*callbacks, ProgressBar(progress)],
+        callbacks,
         key=lambda callback: isinstance(callback, Checkpoint),  # keeps what all decide
     )
     validated = [f"validation_{name}" for name in run.names if held_out is not None]

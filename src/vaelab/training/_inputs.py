@@ -147,6 +147,12 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
                 f"callbacks holds a {getattr(callback, '__name__', callback)!r}: give "
                 "objects of classes that inherit from vaelab.callbacks.Callback"
             )
+        every = callback.every
+        if every is not None and (type(every) is not int or every < 1):
+            raise ValueError(
+                f"every of {type(callback).__name__} is {every}: give at least 1 "
+                "epoch, or None"
+            )
 
 
 def check_metrics(callbacks: Sequence[Callback], recorded: Sequence[str]) -> None:
