@@ -67,6 +67,17 @@ def test_samples_depend_on_the_key_alone():
     assert set(np.unique(model.sample(4, key=key, draw_pixels=True))) == {0.0, 1.0}
 
 
+def test_the_activation_is_that_of_every_hidden_layer():
+    """With the identity both parts are affine: f(a) + f(b) = f(a + b) + f(0)."""
+    model = vae((8, 8), (32, 16), 8, activation=lambda h: h)
+    for f, shape in (
+        (lambda x: model.encode(x).mean, (2, 5, 8, 8)),
+        (model.decode, (2, 5, 8)),
+    ):
+        a, b = jax.random.normal(jax.random.key(2), shape)
+        np.testing.assert_allclose(f(a) + f(b), f(a + b) + f(0 * a), atol=1e-4)
+
+
 def test_dropout_is_off_where_a_picture_is_made_and_on_in_training():
     model = vae(dropout=0.5)
     before = counts(model)

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 LogStdBounds = tuple[float, float] | None
+Activation = Callable[[jax.Array], jax.Array]
 
 
 class Posterior(NamedTuple):
@@ -93,12 +94,12 @@ class Encoder(nnx.Module):
 
     .. math::
 
-        h &= \mathrm{relu}(W x + b) \\
+        h &= a(W x + b) \\
         \mathrm{mean} &= W_m h + b_m \\
         \mathrm{std} &= \exp(\operatorname{clip}(W_s h + b_s, l, u))
 
-    The bounds l and u on log std change nothing for a healthy model and keep `log(std)`
-    finite for a sick one.
+    with the activation a, by default relu. The bounds l and u on log std change nothing
+    for a healthy model and keep `log(std)` finite for a sick one.
 
     Args:
         input_size: the number of values in one image.
@@ -107,6 +108,7 @@ class Encoder(nnx.Module):
         latent_size: the length of z.
         log_std_bounds: the range of log std, or None for the textbook's unbounded form.
         dropout: the probability of dropping a hidden unit while training.
+        activation: the function after each hidden layer, such as `nnx.gelu`.
         dtype: of the layers' computation, such as `jnp.bfloat16`. The parameters, the
             mean and the std stay float32.
         rngs: initialises the parameters; its stream `noise` is kept for the draws.
@@ -126,6 +128,7 @@ class Encoder(nnx.Module):
         *,
         log_std_bounds: LogStdBounds = (-10.0, 10.0),
         dropout: float = 0.0,
+        activation: Activation = nnx.relu,
         dtype: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -135,7 +138,7 @@ class Encoder(nnx.Module):
         self.latent_size = latent_size
         self.log_std_bounds = log_std_bounds
         self.hidden, width = _hidden_layers(
-            input_size, hidden_size, dropout, dtype, rngs
+            input_size, hidden_size, dropout, activation, dtype, rngs
         )
         self.linear_mean = nnx.Linear(width, latent_size, dtype=dtype, rngs=rngs)
         self.linear_std = nnx.Linear(width, latent_size, dtype=dtype, rngs=rngs)
@@ -169,6 +172,7 @@ class Decoder(nnx.Module):
         hidden_size: as in `Encoder`.
         output_size: the number of logits for one image.
         dropout: the probability of dropping a hidden unit while training.
+        activation: the function after each hidden layer, such as `nnx.gelu`.
         dtype: of the layers' computation; parameters and logits stay float32.
         rngs: initialises the parameters.
 
@@ -184,12 +188,13 @@ class Decoder(nnx.Module):
         output_size: int,
         *,
         dropout: float = 0.0,
+        activation: Activation = nnx.relu,
         dtype: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
         _require_positive(output_size=output_size)
         self.hidden, width = _hidden_layers(
-            latent_size, hidden_size, dropout, dtype, rngs
+            latent_size, hidden_size, dropout, activation, dtype, rngs
         )
         self.linear = nnx.Linear(width, output_size, dtype=dtype, rngs=rngs)
 
@@ -211,6 +216,7 @@ class VAE(nnx.Module):
         log_std_bounds: the range of the posterior's log std, or None for the textbook's
             unbounded form, which can underflow to 0 and overflow to infinity.
         dropout: the probability of dropping a hidden unit while training.
+        activation: the function after each hidden layer, such as `nnx.gelu`.
         dtype: of the layers' computation, such as `jnp.bfloat16`, which is faster on
             accelerators. Parameters, logits and losses stay float32.
         rngs: initialises the parameters and, with its stream `noise`, draws z:
@@ -237,6 +243,7 @@ class VAE(nnx.Module):
         likelihood: Likelihood = Bernoulli(),
         log_std_bounds: LogStdBounds = (-10.0, 10.0),
         dropout: float = 0.0,
+        activation: Activation = nnx.relu,
         dtype: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
@@ -253,6 +260,7 @@ class VAE(nnx.Module):
             latent_size,
             log_std_bounds=log_std_bounds,
             dropout=dropout,
+            activation=activation,
             dtype=dtype,
             rngs=rngs,
         )
@@ -261,6 +269,7 @@ class VAE(nnx.Module):
             widths[::-1],
             num_pixels * likelihood.outputs_per_pixel,
             dropout=dropout,
+            activation=activation,
             dtype=dtype,
             rngs=rngs,
         )
@@ -395,6 +404,7 @@ def _hidden_layers(
     input_size: int,
     hidden_size: int | Sequence[int],
     dropout: float,
+    activation: Activation,
     dtype: Any,
     rngs: nnx.Rngs,
 ) -> tuple[nnx.Sequential, int]:
@@ -408,7 +418,7 @@ def _hidden_layers(
         )
     layers: list[Callable] = []
     for n_in, n_out in itertools.pairwise(sizes):
-        layers += [nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs), nnx.relu]
+        layers += [nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs), activation]
         if dropout:
             layers.append(nnx.Dropout(dropout, rngs=rngs))
     return nnx.Sequential(*layers), sizes[-1]

@@ -38,6 +38,7 @@ def build(described: dict[str, Any]) -> VAE:
     options = {
         "dropout": described["dropout"],
         "dtype": dtype and jnp.dtype(dtype),
+        "activation": getattr(nnx, described["activation"]),
         "rngs": rngs,
     }
     likelihood = dict(described["likelihood"])
@@ -80,6 +81,7 @@ def _described(model: Any) -> dict[str, Any]:
         },
         "likelihood": _likelihood(model.likelihood),
         "dropout": float(drops[0].rate) if drops else 0.0,
+        "activation": _activation(layers),
         "dtype": None if dtype is None else jnp.dtype(dtype).name,
         "training": not any(drop.deterministic for drop in drops),
         "streams": list(nnx.to_pure_dict(nnx.state(model.rngs))),
@@ -89,6 +91,12 @@ def _described(model: Any) -> dict[str, Any]:
 def _layers(part: Any, last: nnx.Linear) -> list[nnx.Linear]:
     hidden = [x for x in part.hidden.layers if isinstance(x, nnx.Linear)]
     return [*hidden, last]
+
+
+def _activation(layers: list[Any]) -> str:
+    """Names the function after a hidden layer; any will do where there is none."""
+    functions = [x for x in layers if not isinstance(x, nnx.Linear | nnx.Dropout)]
+    return functions[0].__name__ if functions else "relu"
 
 
 def _widths(part: Any) -> list[int]:
