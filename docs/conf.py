@@ -20,6 +20,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "notebooks/*.ipynb", "tables"]
 
+nb_output_stderr = "remove"  # progress bars
 nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
