@@ -15,6 +15,7 @@ from vaelab.debug._arrays import kinds
 from vaelab.debug._events import CLEAN, Events, Source, Taint
 from vaelab.debug._jaxprs import bind, call_body, is_literal, open_jaxpr
 from vaelab.debug._locate import Frame
+from vaelab.debug._tiles import in_tiles
 
 __all__ = ["Plain", "Replay", "Watch"]
 
@@ -29,7 +30,8 @@ class Plain:
 
     def bind(self, eqn: Any, ins: list[Any]) -> list[Any]:
         """Runs one equation."""
-        return bind(eqn, ins)
+        outs = in_tiles(eqn, ins)
+        return bind(eqn, ins) if outs is None else outs
 
     def call(self, closed: Any, args: list[Any]) -> list[Any]:
         """Runs a jaxpr, compiled as a whole."""
