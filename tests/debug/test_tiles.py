@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from vaelab.debug import _tiles as tiles
-from vaelab.debug._jaxprs import bind, is_literal
+from vaelab.debug._replay import tiles
+from vaelab.debug._replay.jaxprs import bind, is_literal
 
 SHAPES = [(), (1,), (3, 5), (128, 129), (2**14,), (3, 2**14 + 1)]
 OPERATIONS = {
     "add": lambda x: lax.add(x, 0.1 * jnp.ones_like(x)),
+    "ones": lambda x: x + lax.full((1,) * x.ndim, 0.1),
     "constant": lambda x: 0.5 - x,
     "convert": lambda x: x.astype(jnp.bfloat16),
     "div": lambda x: x / (x + 1),

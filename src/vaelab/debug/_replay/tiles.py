@@ -46,18 +46,21 @@ def in_tiles(eqn: Any, operands: list[Any]) -> list[Any] | None:
     if name in _MOVES:
         moved = _MOVES[name](eqn.params, arrays)
         return None if moved is None else [moved]
-    shapes = {array.shape for array in arrays} - {()}
-    shape = next(iter(shapes), ())
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
     size = math.prod(shape)
-    if len(shapes) > 1 or not 0 < size <= _LARGEST:
+    if not 0 < size <= _LARGEST:
         return None
     program = _program(eqn.primitive, tuple(sorted(eqn.params.items())))
-    return [_computed(program, arrays, size).reshape(shape)]
+    return [_computed(program, arrays, shape, size).reshape(shape)]
 
 
-def _computed(program: Callable[..., Any], arrays: list[Any], size: int) -> np.ndarray:
+def _computed(
+    program: Callable[..., Any], arrays: list[Any], shape: tuple[int, ...], size: int
+) -> np.ndarray:
     whole = [
-        np.full(_TILE, array) if array.ndim == 0 else array.reshape(-1)
+        np.broadcast_to(array, shape).reshape(-1)
+        if array.ndim
+        else np.full(_TILE, array)
         for array in arrays
     ]
     parts = []
