@@ -308,6 +308,21 @@ def test_a_state_that_is_changed_between_the_steps(explained):
     assert bits(run.crash.args[0]) == bits(loop(step, BAD))
 
 
+@pytest.mark.parametrize("donate", [0, (0, 1)])
+def test_an_output_that_becomes_an_argument_later(donate):
+    step = jax.jit(
+        lambda w, last, x: (w * 0.9, jnp.log(x) + 0 * last), donate_argnums=donate
+    )
+    run, w, loss = guarded(step), jnp.ones(3), jnp.float32(0)
+    with pytest.raises(NonFiniteError) as caught, run:
+        for i in range(10):
+            last = loss if i > 4 else jnp.float32(i)
+            w, loss = run(w, last, jnp.float32(-1 if i == 7 else 1 + i))
+    assert caught.value.step == 7
+    np.testing.assert_allclose(run.crash.args[0], 0.9**7 * np.ones(3), rtol=1e-6)
+    np.testing.assert_allclose(run.crash.args[1], np.log(7), rtol=1e-6)
+
+
 def test_a_step_that_recovers_is_still_found():
     """The loss is NaN once, and the state never: optax skips such a step."""
     step = jax.jit(lambda w, x: (w * 0.9, jnp.log(x)))

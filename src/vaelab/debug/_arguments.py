@@ -6,7 +6,8 @@ and whatever else a step is given. The values of NNX objects live in their varia
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,14 +34,9 @@ __all__ = [
 ]
 
 
-def is_nnx(leaf: Any) -> bool:
-    """Whether this is an NNX object: a module, an optimizer or `Rngs`."""
-    return _is_nnx_type(type(leaf))
-
-
-@functools.cache
-def _is_nnx_type(kind: type) -> bool:
-    return issubclass(kind, nnx.Pytree)
+# Whether something is an NNX object: a module, an optimizer or `Rngs`. The recorder
+# asks this of every leaf of every step, hence no Python function and no ABC.
+is_nnx = functools.partial(type.__instancecheck__, nnx.Pytree)
 
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
@@ -56,10 +52,12 @@ def variables(nodes: Sequence[Any]) -> list[nnx.Variable[Any]]:
 
 _HAS_METHODS = hasattr(nnx.Variable, "get_raw_value")  # since flax 0.12
 
-
-def read(variable: Any) -> Any:
-    """Returns the value of a variable without NNX's hooks."""
-    return variable.get_raw_value() if _HAS_METHODS else variable.raw_value
+# The value of a variable without NNX's hooks.
+read: Callable[[Any], Any] = (
+    operator.methodcaller("get_raw_value")
+    if _HAS_METHODS
+    else operator.attrgetter("raw_value")
+)
 
 
 def write(variable: Any, value: Any) -> None:
@@ -117,6 +115,11 @@ def is_inexact(leaf: Any) -> bool:
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
         return isinstance(leaf, float | complex)
+    return _is_inexact_dtype(dtype)
+
+
+@functools.cache
+def _is_inexact_dtype(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact)
 
 

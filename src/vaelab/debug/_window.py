@@ -6,6 +6,7 @@ itself returned one call before is not held at all: the replay produces it again
 the state of a pure step is kept once for each window, not once for each step.
 """
 
+import operator
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Habits:
         deleted_variables: numbers of such NNX variables.
         passed_on: for outputs that came back as arguments: output to argument.
         large: which of these are more than a number: the state, not a loss.
+        usual: where the arguments came from the last time.
     """
 
     known: bool = False
@@ -35,12 +37,47 @@ class Habits:
     deleted_variables: set[int] = field(default_factory=set)
     passed_on: dict[int, int] = field(default_factory=dict)
     large: set[int] = field(default_factory=set)
+    usual: "_Usual | None" = None
 
 
 class _Previous(NamedTuple):
     """Stands for an output of the call before."""
 
     output: int
+
+
+class _Usual:
+    """Where the arguments of a call came from, to see at once if it is so again.
+
+    A pure step passes its whole state on, and to look for each array anew would cost
+    more than all the rest.
+
+    Args:
+        kept: the leaves of the call, `_Previous` where an output was passed on.
+        count: the number of outputs before it.
+    """
+
+    def __init__(self, kept: list[Any], count: int) -> None:
+        places = [i for i, x in enumerate(kept) if isinstance(x, _Previous)]
+        taken = [kept[i].output for i in places]
+        self.others = [i for i in range(len(kept)) if i not in places]
+        self._left = [k for k in range(count) if k not in taken]
+        self._count = count
+        self._kept = [x if isinstance(x, _Previous) else None for x in kept]
+        # The first one twice: itemgetter returns no tuple for a single place.
+        self._passed = operator.itemgetter(*places, *places[:1])
+        self._taken = operator.itemgetter(*taken, *taken[:1])
+
+    def again(self, leaves: list[Any], outputs: list[Any]) -> list[Any] | None:
+        """Returns what to keep but for the others, or None if something differs."""
+        if len(outputs) != self._count:
+            return None
+        if not all(map(operator.is_, self._passed(leaves), self._taken(outputs))):
+            return None
+        left = [outputs[k] for k in self._left]
+        if any(leaves[i] is output for i in self.others for output in left):
+            return None
+        return self._kept.copy()
 
 
 class _Call(NamedTuple):
@@ -101,29 +138,15 @@ class Window:
                 if new is not old:
                     edits[i] = arguments.copies(new)
             self._values = values
-        produced = {
-            id(x): i
-            for i, x in enumerate(self._outputs)
-            if isinstance(x, jax.Array) or arguments.is_nnx(x)
-        }
-        kept = list(leaves)
-        for i, leaf in enumerate(leaves):
-            if id(leaf) in produced:
-                output = produced[id(leaf)]
-                kept[i] = _Previous(output)
-                if output not in habits.passed_on:
-                    habits.passed_on[output] = i
-                    if getattr(leaf, "size", 2) > 1:
-                        habits.large.add(output)
-                continue
-            if not isinstance(leaf, jax.Array | np.ndarray):
-                continue
-            if isinstance(leaf, np.ndarray) or _may_delete(habits, i, leaf=True):
-                kept[i] = arguments.copies(leaf)
-            elif id(leaf) in self._held:
-                continue
-            self._held.add(id(kept[i]))
-            self.bytes += leaf.nbytes if self.calls else 0
+        usual = habits.usual
+        kept = usual.again(leaves, self._outputs) if usual else None
+        if usual is None or kept is None:
+            kept = self._traced(leaves, habits)
+            others = [i for i, x in enumerate(kept) if not isinstance(x, _Previous)]
+        else:
+            others = usual.others
+        for i in others:
+            kept[i] = self._hold(leaves[i], _may_delete(habits, i, leaf=True))
         return _Call(kept, structure, edits)
 
     def after(
@@ -139,15 +162,20 @@ class Window:
             self._learn(leaves, habits)
         self._habits = habits
         self._outputs, self._picked = outputs, picked
-        skipped = {id(outputs[i]) for i in habits.large if i < len(outputs)}
-        if self._ignored:
-            skipped |= self._harmless()
-        tested = [x for x in picked if id(x) not in skipped and arguments.is_inexact(x)]
-        volatile = {id(outputs[i]) for i in habits.passed_on if i < len(outputs)}
-        kept = [x for x in tested if np.ndim(x) == 0 and id(x) not in volatile]
-        if self.calls:  # numbers, such as the loss, are cheap to keep until the look
-            self._numbers += kept
-            tested = [x for x in tested if not any(x is number for number in kept)]
+        numbers: Any = range(len(picked))
+        if picked is not outputs:
+            known = {id(x): i for i, x in enumerate(outputs)}
+            numbers = [known.get(id(x)) for x in picked]
+        harmless = self._harmless() if self._ignored else ()
+        tested = []
+        for i, x in zip(numbers, picked, strict=True):
+            if i in habits.large or not arguments.is_inexact(x) or id(x) in harmless:
+                continue
+            # Numbers, such as the loss, are cheap to keep until the look.
+            if self.calls and np.ndim(x) == 0 and i not in habits.passed_on:
+                self._numbers.append(x)
+            else:
+                tested.append(x)
         if tested:
             self._flag = arguments.finite(self._flag, tested)
         self._values = self._read()
@@ -155,7 +183,11 @@ class Window:
 
     def is_finite(self) -> bool:
         """Looks: was everything returned finite, and is all of the state?"""
-        alive = [x for x in self._numbers if not arguments.deleted(x)]
+        alive = [
+            x
+            for x in self._numbers
+            if not (isinstance(x, jax.Array) and x.is_deleted())
+        ]
         return (
             bool(self._flag)
             and all(map(np.isfinite, jax.device_get(alive)))
@@ -217,6 +249,40 @@ class Window:
                 return index, *jax.tree.unflatten(call.structure, given)
         return None
 
+    def _traced(self, leaves: list[Any], habits: Habits) -> list[Any]:
+        """Finds the arguments that are outputs of the call before."""
+        produced = {
+            id(x): i
+            for i, x in enumerate(self._outputs)
+            if isinstance(x, jax.Array) or arguments.is_nnx(x)
+        }
+        kept = list(leaves)
+        for i, leaf in enumerate(leaves):
+            output = produced.get(id(leaf))
+            if output is None:
+                continue
+            kept[i] = _Previous(output)
+            if output not in habits.passed_on:
+                habits.passed_on[output] = i
+                if getattr(leaf, "size", 2) > 1:
+                    habits.large.add(output)
+        if any(isinstance(x, _Previous) for x in kept):
+            habits.usual = _Usual(kept, len(self._outputs))
+        return kept
+
+    def _hold(self, leaf: Any, may_delete: bool) -> Any:
+        """Returns what to keep of an argument, and counts its bytes once."""
+        if not isinstance(leaf, (jax.Array, np.ndarray)):
+            return leaf
+        kept = leaf
+        if may_delete or isinstance(leaf, np.ndarray):
+            kept = arguments.copies(leaf)
+        elif id(leaf) in self._held:
+            return leaf
+        self._held.add(id(kept))
+        self.bytes += leaf.nbytes if self.calls else 0
+        return kept
+
     def _watched(self) -> list[Any]:
         """Returns the leaves that must be finite at the end of a step."""
         values = [
@@ -247,7 +313,7 @@ class Window:
         }
 
     def _read(self) -> list[Any]:
-        return [arguments.read(variable) for variable in self._variables]
+        return list(map(arguments.read, self._variables))
 
 
 def _may_delete(habits: Habits, i: int, *, leaf: bool = False) -> bool:

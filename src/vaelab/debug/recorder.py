@@ -123,10 +123,12 @@ class Guarded:
                 is `.step`, its explanation `.report`.
         """
         leaves, structure = arguments.flatten((args, kwargs))
-        nodes = [leaf for leaf in leaves if arguments.is_nnx(leaf)]
+        nodes = list(filter(arguments.is_nnx, leaves))
         if self._window is not None and not self._window.is_about(nodes):
             self.check()
-        habits = self._habits.setdefault(structure, Habits())
+        habits = self._habits.get(structure)
+        if habits is None:
+            habits = self._habits[structure] = Habits()
         if self._window is None:
             self._window = Window(nodes, habits, self._ignored)
         window = self._window

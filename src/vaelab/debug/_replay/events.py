@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from vaelab.debug._arrays import Kinds, bad_mask, first_bad, kinds, summary, value_at
-from vaelab.debug._locate import Frame
+from vaelab.debug._replay.arrays import (
+    Kinds,
+    bad_mask,
+    first_bad,
+    kinds,
+    summary,
+    value_at,
+)
+from vaelab.debug._replay.locate import Frame
 from vaelab.debug.report import ArraySummary
 
 __all__ = ["CLEAN", "Event", "Events", "Source", "Taint"]

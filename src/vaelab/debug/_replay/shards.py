@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from vaelab.debug._jaxprs import bind
+from vaelab.debug._replay.jaxprs import bind
 
 __all__ = ["Shards"]
 
@@ -21,7 +21,7 @@ _CASTS = frozenset({"pvary", "pcast", "pbroadcast", "reshard"})
 
 
 class Shards:
-    """How equations run inside of one shard_map; see `_replay.Plain`."""
+    """How equations run inside of one shard_map; see `interpreter.Plain`."""
 
     stepping = True
 

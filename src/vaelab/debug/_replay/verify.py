@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from vaelab.debug._arrays import kinds
-from vaelab.debug._clamp import clamped_outputs
+from vaelab.debug._replay.arrays import kinds
+from vaelab.debug._replay.clamp import clamped_outputs
 from vaelab.debug.report import NonFiniteReport, Verification
 
 __all__ = ["verified"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vaelab.debug._jaxprs import frames, name_stack
-from vaelab.debug._modules import module_of
+from vaelab.debug._replay.jaxprs import frames, name_stack
+from vaelab.debug._replay.modules import module_of
 
 __all__ = ["Frame", "Place", "is_user_file", "place_of"]
 
@@ -32,7 +32,7 @@ _LIBRARIES = frozenset(
         "scipy",
     }
 )
-_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = tuple(
     os.path.join(os.path.abspath(sysconfig.get_paths()[key]), "")
     for key in ("stdlib", "platstdlib")

@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 
-from vaelab.debug._facts import Facts, number
+from vaelab.debug._replay.facts import Facts, number, spread
 
 __all__ = ["RULES"]
 
@@ -229,10 +229,7 @@ def _range_of(f: Facts) -> str:
         where = f"line {array.origin.line}{module}"
     else:
         return ""
-    return (
-        f"; what enters the line, from {where}, lies between {number(array.min)} and "
-        f"{number(array.max)}"
-    )
+    return f"; what enters the line, from {where}, {spread(array.min, array.max)}"
 
 
 RULES: tuple[Callable[[Facts], Answer | None], ...] = (

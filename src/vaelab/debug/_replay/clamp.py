@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vaelab.debug._events import Event
-from vaelab.debug._jaxprs import (
+from vaelab.debug._replay.events import Event
+from vaelab.debug._replay.jaxprs import (
     bind,
     call_body,
     inner_jaxprs,

@@ -2,7 +2,7 @@
 
 Calls such as `jit`, `remat`, `custom_jvp` and the taken branch of a `cond` are entered.
 Loops run compiled, as a whole, and are stepped through only if they return something
-non-finite; see `_loops`.
+non-finite; see `loops`.
 """
 
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from vaelab.debug import _loops
-from vaelab.debug._arrays import kinds
-from vaelab.debug._events import CLEAN, Events, Source, Taint
-from vaelab.debug._jaxprs import bind, call_body, is_literal, open_jaxpr
-from vaelab.debug._locate import Frame
+from vaelab.debug._replay import loops
+from vaelab.debug._replay.arrays import kinds
+from vaelab.debug._replay.events import CLEAN, Events, Source, Taint
+from vaelab.debug._replay.jaxprs import bind, call_body, is_literal, open_jaxpr
+from vaelab.debug._replay.locate import Frame
+from vaelab.debug._replay.tiles import in_tiles
 
 __all__ = ["Plain", "Replay", "Watch"]
 
@@ -29,7 +30,8 @@ class Plain:
 
     def bind(self, eqn: Any, ins: list[Any]) -> list[Any]:
         """Runs one equation."""
-        return bind(eqn, ins)
+        outs = in_tiles(eqn, ins)
+        return bind(eqn, ins) if outs is None else outs
 
     def call(self, closed: Any, args: list[Any]) -> list[Any]:
         """Runs a jaxpr, compiled as a whole."""
@@ -185,7 +187,7 @@ class Replay:
                 jaxpr, consts = open_jaxpr(branches[branch])
                 child = Frame(jaxpr, frame, eqn, "cond", branch=branch)
                 return self.run(child, consts, ins[1:], its[1:], live)
-        enter = _loops.ENTERED.get(name)
+        enter = loops.ENTERED.get(name)
         if enter is not None:
             return self._entered(enter, frame, eqn, ins, its)
         outs = self.world.bind(eqn, ins)

@@ -7,14 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vaelab.debug._arrays import value_at
-from vaelab.debug._events import Event
-from vaelab.debug._jaxprs import is_literal
-from vaelab.debug._locate import Frame, place_of
-from vaelab.debug._origins import Definition
+from vaelab.debug._replay.arrays import value_at
+from vaelab.debug._replay.events import Event
+from vaelab.debug._replay.jaxprs import is_literal
+from vaelab.debug._replay.locate import Frame, place_of
+from vaelab.debug._replay.origins import Definition
 from vaelab.debug.report import ArraySummary, Link
 
-__all__ = ["Facts", "number"]
+__all__ = ["Facts", "number", "spread"]
 
 SQUARES = frozenset({"square", "integer_pow", "mul"})
 _SATURATING = frozenset({"logistic", "tanh", "erf", "erfc"})
@@ -226,3 +226,10 @@ def number(value: Any) -> str:
     if value is None:
         return "?"
     return f"{value:.4g}" if isinstance(value, (float, complex)) else str(value)
+
+
+def spread(low: float, high: float) -> str:
+    """The range of an array in a sentence, after its subject."""
+    if low == high:
+        return f"is {number(low)}"
+    return f"lies between {number(low)} and {number(high)}"

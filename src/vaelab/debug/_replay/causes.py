@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vaelab.debug._domains import RULES as DOMAIN_RULES
-from vaelab.debug._facts import Facts, number
-from vaelab.debug._losses import unbounded_loss
+from vaelab.debug._replay.domains import RULES as DOMAIN_RULES
+from vaelab.debug._replay.facts import Facts, number, spread
+from vaelab.debug._replay.losses import unbounded_loss
 from vaelab.debug.report import Link
 
 __all__ = ["cause_and_advice"]
@@ -236,7 +236,7 @@ def _range(facts: Facts) -> str:
     where = f", computed {_where(array.origin)}" if array.origin else ""
     name = _assigned(array.origin.source) if array.origin else None
     name = name or "the value that enters the line"
-    return f"; {name} lies between {number(array.min)} and {number(array.max)}{where}"
+    return f"; {name} {spread(array.min, array.max)}{where}"
 
 
 def _where(origin: Any) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vaelab.debug._arrays import bad_mask, kinds
-from vaelab.debug._events import CLEAN, Taint
-from vaelab.debug._jaxprs import open_jaxpr, scan_counts
-from vaelab.debug._locate import Frame
-from vaelab.debug._shards import Shards
+from vaelab.debug._replay.arrays import bad_mask, kinds
+from vaelab.debug._replay.events import CLEAN, Taint
+from vaelab.debug._replay.jaxprs import open_jaxpr, scan_counts
+from vaelab.debug._replay.locate import Frame
+from vaelab.debug._replay.shards import Shards
 
 __all__ = ["ENTERED"]
 

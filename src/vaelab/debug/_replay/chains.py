@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vaelab.debug._events import Event, Source, Taint
+from vaelab.debug._replay.events import Event, Source, Taint
 
 __all__ = ["Story", "stories"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 from jax.core import Tracer, eval_jaxpr
 
-from vaelab.debug._jaxprs import open_jaxpr
-from vaelab.debug._locate import is_user_file
+from vaelab.debug._replay.jaxprs import open_jaxpr
+from vaelab.debug._replay.locate import is_user_file
 
 __all__ = ["rules_with_lines"]
 
