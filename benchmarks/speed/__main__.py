@@ -51,7 +51,7 @@ def _alone(seconds: float, rounds: int) -> dict[str, Any]:
     return {
         "startup": statistics.median(fresh(alone.startup) for _ in range(3)),
         "memory": fresh(alone.memory),
-        "many": fresh(alone.many, seconds, rounds),
+        "many": fresh(alone.many, rounds),
         "scaling": {
             str(n): fresh(alone.scaling, n, seconds, rounds) for n in alone.SCALING
         },

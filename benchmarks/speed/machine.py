@@ -23,8 +23,13 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Names the processor, the accelerator if there is one, and all versions."""
+    """Names the processor, the accelerator if there is one, and all versions.
+
+    `load` is how many processes were at work in the last minute: others on the machine
+    slow everyone down, and most of all who waits for all cores at each step.
+    """
     return {
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "processor": _processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),

@@ -37,9 +37,9 @@ def requirements(results: dict[str, Any]) -> list[Requirement]:
         ]
 
     lines = against("scan", {"A": 0.9, "B": 0.9, "C": 1.0, "D": 1.0})
-    lines += against("flax", {"B": 1 / 8, "C": 1 / 2, "D": 1 / 2})
+    lines += against("flax", {"A": 1.0, "B": 1 / 8, "C": 1 / 2, "D": 1 / 2})
     for name, contestant in CONTESTANTS.items():
-        if contestant.is_peer:
+        if contestant.is_peer and name != "flax":
             lines += against(name, dict.fromkeys(WORKS, 1.0))
     many = (results.get("many") or {}).get("ratio")
     return [*lines, Requirement("16 models at once to one by one", 0.5, many)]
@@ -76,9 +76,11 @@ def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     accelerator = machine["accelerator"]
     device = f", {accelerator}" if accelerator else ""
+    load = machine["load"]
+    busy = "" if load is None else f", {load:.1f} other processes at work"
     return (
         f"{machine['processor']}, {machine['cores']} cores{device}, "
-        f"{machine['system']}; {versions}."
+        f"{machine['system']}{busy}; {versions}."
     )
 
 
