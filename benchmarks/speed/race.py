@@ -99,14 +99,20 @@ class Worker:
 def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
     """Returns how many epochs take about so long, compiled and warm.
 
+    What a call costs however many epochs it takes does not count.
+
     Args:
         seconds: how long.
         run: trains for some epochs and returns the seconds that it took.
     """
-    epochs = 1
+    run(1)
+    shortest = run(1)
+    if shortest >= 0.7 * seconds and run(2) > 1.5 * shortest:
+        return 1  # an epoch is long, not the call
+    epochs = 8
     while True:
         run(epochs)  # to some, another number of epochs is another program
-        elapsed = run(epochs)
+        elapsed = max(run(epochs) - shortest, 1e-3 * seconds)
         if elapsed >= 0.7 * seconds:
             return epochs
         epochs = math.ceil(epochs * min(max(seconds / elapsed, 1.5), 30))
@@ -118,8 +124,11 @@ def race(
     """Yields for each work what came out for each contestant.
 
     That is `first_epoch_seconds`, `epochs` in a round, `microseconds_per_step` in each
-    round and their `median` and `iqr`, and `to_fit` and `to_scan`, the medians of the
-    ratios within a round; or `missing` with a reason.
+    round and their `median` and `iqr`, `call_milliseconds`, what a warm call costs
+    besides its steps, and `to_fit` and `to_scan`, the medians of the ratios within a
+    round; or `missing` with a reason.
+
+    If a round has more than one epoch, the time of a call of one epoch is taken off.
     """
     absent = {name: CONTESTANTS[name].missing for name in names}
     with contextlib.ExitStack() as stack:
@@ -166,19 +175,28 @@ def _race_on(
             out[name] = {"first_epoch_seconds": first, "epochs": epochs}
             ready[name] = worker
     times: dict[str, list[float]] = {name: [] for name in ready}
+    calls: dict[str, list[float]] = {name: [] for name in ready}
     order = list(ready)
     for i in range(rounds):
         first = i % max(len(order), 1)
         for name in order[first:] + order[:first]:
             epochs = out[name]["epochs"]
             elapsed, _ = ready[name].train(epochs)
-            times[name].append(elapsed / (epochs * work.steps_per_epoch) * 1e6)
+            if epochs > 1:
+                shortest, _ = ready[name].train(1)
+                per_epoch = (elapsed - shortest) / (epochs - 1)
+                calls[name].append((shortest - per_epoch) * 1e3)
+            else:
+                per_epoch = elapsed
+            times[name].append(per_epoch / work.steps_per_epoch * 1e6)
     for name, values in times.items():
         out[name].update(
             microseconds_per_step=values,
             median=statistics.median(values),
             iqr=spread(values),
         )
+        if calls[name]:
+            out[name]["call_milliseconds"] = statistics.median(calls[name])
         for base in ("fit", "scan"):
             if base in times:
                 pairs = zip(values, times[base], strict=True)

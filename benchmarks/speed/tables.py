@@ -101,7 +101,7 @@ def race_table(work: dict[str, Any], key: str) -> str:
     for name, result in work.items():
         title = CONTESTANTS[name].title
         if "missing" in result:
-            rows.append([title, result["missing"], "", "", "", ""])
+            rows.append([title, result["missing"], *[""] * 6])
             continue
         rows.append(
             [
@@ -110,6 +110,7 @@ def race_table(work: dict[str, Any], key: str) -> str:
                 f"{result['iqr']:.0f}",
                 _ratio(result.get("to_fit")),
                 _ratio(result.get("to_scan")),
+                _milliseconds(result.get("call_milliseconds")),
                 f"{result['first_epoch_seconds']:.1f}",
             ]
         )
@@ -119,6 +120,7 @@ def race_table(work: dict[str, Any], key: str) -> str:
         "IQR",
         "to fit",
         "to scan",
+        "a call, ms",
         "first epoch, s",
     ]
     return _table(header, rows)
@@ -155,6 +157,10 @@ def _microseconds(result: dict[str, Any]) -> str:
     if "missing" in result:
         return result["missing"].split(":")[0]
     return f"{result['median']:.0f}" if result else ""
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{max(value, 0):.0f}"
 
 
 def _ratio(value: float | None) -> str:
