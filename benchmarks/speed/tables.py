@@ -101,7 +101,7 @@ def race_table(work: dict[str, Any], key: str) -> str:
     for name, result in work.items():
         title = CONTESTANTS[name].title
         if "missing" in result:
-            rows.append([title, result["missing"], *[""] * 6])
+            rows.append([title, result["missing"], *[""] * 5])
             continue
         rows.append(
             [
