@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+BENCH_VENV := build/venv-bench
+BENCH ?=
 
-.PHONY: tutorial test lint docs notebooks wheel clean
+.PHONY: tutorial test lint docs notebooks bench wheel clean
 
 tutorial: $(INSTALLED)
 	$(BIN)/python notebooks/run.py 01_digits_vae
@@ -28,6 +30,18 @@ notebooks: $(INSTALLED)
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --outdir dist
+
+# Training speed next to other libraries, which go into a virtual environment apart.
+# make bench BENCH='--works B --rounds 3' passes options on. On Linux, torch comes with
+# gigabytes for GPUs unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+bench: $(BENCH_VENV)/installed
+	$(BENCH_VENV)/bin/python -m benchmarks.speed $(BENCH)
+
+$(BENCH_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BENCH_VENV)/bin/python -m pip install --quiet --editable . --group bench
+	@touch $@
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaelab needs \
