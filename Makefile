@@ -33,7 +33,7 @@ wheel: $(INSTALLED)
 
 # Training speed next to other libraries, which go into a virtual environment apart.
 # make bench BENCH='--works B --rounds 3' passes options on. On Linux, torch comes with
-# gigabytes for GPUs unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+# gigabytes for GPUs unless pip is told of an index with builds for the CPU.
 bench: $(BENCH_VENV)/installed
 	$(BENCH_VENV)/bin/python -m benchmarks.speed $(BENCH)
 
