@@ -24,7 +24,7 @@ def test_each_model_is_what_fit_gives(digits):
     result = fit_many(images, validation=held_out)
     models = result.unstack()
     assert result.history["loss"].shape == (8, 3)
-    for i in (0, 3, 6):
+    for i in (0, 7):
         alone = make_model(int(result.seeds[i]))
         history = vaelab.fit(
             alone,
@@ -33,7 +33,6 @@ def test_each_model_is_what_fit_gives(digits):
             batch_size=50,
             optimizer=optax.adam(float(result.learning_rates[i])),
             beta=float(result.betas[i]),
-            seed=int(result.seeds[i]),
             validation=held_out,
         ).history
         for name, values in history.items():

@@ -61,18 +61,19 @@ def fit_many(
     loss_fn: LossFunction = elbo,
     transform: Callable[[jax.Array, Any], Any] | None = None,
     validation: Any = None,
+    seed: int = 0,
 ) -> FitManyResult:
     """Trains a model for each combination of seed, beta and learning rate, all at once.
 
     One compiled program takes the steps of all models side by side, which on small
-    models uses the machine far better than one after the other. Each is what `fit`
-    gives for `make_model(seed)`, `seed=seed`, its beta and `optimizer(rate)`, up to
-    rounding.
+    models uses the machine far better than one after the other. All see the images in
+    the same order, so no difference between them comes from it. Each is what `fit`
+    gives for `make_model(seed)`, its beta and `optimizer(rate)`, up to rounding.
 
     Args:
         make_model: from a seed to a new model; all must have the same structure.
         images: as in `fit`, on the device.
-        seeds: of the models, and of their permutations.
+        seeds: of the models: their parameters and their noise.
         betas: weights of the KL.
         learning_rates: first arguments of `optimizer`.
         optimizer: from a learning rate to an optax transformation.
@@ -81,6 +82,7 @@ def fit_many(
         loss_fn: as in `fit`.
         transform: as in `fit`.
         validation: as in `fit`.
+        seed: as in `fit`, the same for all models.
 
     Returns:
         The stacked models, their histories, and the settings of each. After Ctrl-C the
@@ -131,11 +133,10 @@ def fit_many(
         held_out = jax.tree.map(jnp.asarray, checked)
     grid = list(itertools.product(range(len(seeds)), betas, learning_rates))
     program, leaves = _stacked(program, models, optimizer, grid)
-    keys = [np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds]
     knobs = Knobs(
         beta=np.array([beta for _, beta, _ in grid], np.float32),
         update_scale=np.ones(len(grid), np.float32),
-        key=np.stack([keys[i] for i, _, _ in grid]),
+        key=np.asarray(jax.random.key_data(jax.random.key(seed))),
     )
     data = jax.tree.map(jnp.asarray, data)
     leaves, history = _trained(program, leaves, data, held_out, knobs, epochs)
@@ -211,7 +212,7 @@ def _stacked(
 
 
 def _of_first(knobs: Knobs) -> Knobs:
-    return Knobs(*(values[0] for values in knobs))
+    return Knobs(knobs.beta[0], knobs.update_scale[0], knobs.key)
 
 
 @functools.lru_cache(maxsize=128)

@@ -48,6 +48,9 @@ class Knobs(NamedTuple):
     key: Number
 
 
+_KNOBS_OF_MANY = Knobs(beta=0, update_scale=0, key=None)
+
+
 class Bounds(NamedTuple):
     """Numbers of steps, counted from 0 over all epochs.
 
@@ -361,8 +364,11 @@ def run_many(
     bounds: Bounds,
     knobs: Knobs,
 ) -> Stretch:
-    """Takes the steps of many models, stacked along the first axis of their arrays."""
-    axes = (0, 0, None, None, 0)
+    """Takes the steps of many models, stacked along the first axis of their arrays.
+
+    They share the order of the images, so a layer's first product is one for all.
+    """
+    axes = (0, 0, None, None, _KNOBS_OF_MANY)
     many = jax.vmap(partial(steps, program), in_axes=axes)
     return many(leaves, sums, data, bounds, knobs)
 
@@ -372,7 +378,7 @@ def validate_many(
     program: Program, leaves: list[jax.Array], data: Any, step: Number, knobs: Knobs
 ) -> dict[str, jax.Array]:
     """Validates many models, stacked along the first axis."""
-    axes = (0, None, None, 0)
+    axes = (0, None, None, _KNOBS_OF_MANY)
     return jax.vmap(partial(validate, program), in_axes=axes)(leaves, data, step, knobs)
 
 
