@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -128,6 +129,34 @@ def test_a_model_without_hidden_layers_is_linear():
     a, b = jax.random.normal(jax.random.key(0), (2, 4, 3))
     zero = decode(jnp.zeros((4, 3)))
     np.testing.assert_allclose(decode(a + b) + zero, decode(a) + decode(b), atol=1e-5)
+
+
+def test_mixed_precision_multiplies_in_bfloat16_between_float32_ends():
+    model = vae((8, 8), (32, 16), 8, dtype=jnp.bfloat16)
+    parameters = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    assert {leaf.dtype for leaf in parameters} == {jnp.dtype("float32")}
+    assert {value.dtype for value in model(X)} == {jnp.dtype("float32")}
+    assert {value.dtype for value in vaelab.elbo(model, X)} == {jnp.dtype("float32")}
+
+    forward = jax.make_jaxpr(lambda x: model.decode(model.encode(x).mean))(X)
+    products = [e for e in forward.eqns if e.primitive.name == "dot_general"]
+    types = {v.aval.dtype for e in products for v in (*e.invars, *e.outvars)}
+    assert len(products) == 7
+    assert types == {jnp.dtype("bfloat16")}
+
+
+def test_mixed_precision_is_close_and_trains():
+    exact, mixed = vae(), vae(dtype=jnp.bfloat16)
+    key = jax.random.key(3)
+    expected = vaelab.elbo(exact, X, key=key).elbo
+    np.testing.assert_allclose(
+        vaelab.elbo(mixed, X, key=key).elbo, expected, rtol=2**-8
+    )
+    optimizer = nnx.Optimizer(mixed, optax.adam(1e-2), wrt=nnx.Param)
+    losses = [float(vaelab.train_step(mixed, optimizer, X).loss) for _ in range(20)]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert mixed.encoder.linear_mean.kernel[...].dtype == jnp.float32
 
 
 def test_parts_of_ones_own():

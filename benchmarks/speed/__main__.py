@@ -52,6 +52,9 @@ def _alone(seconds: float, rounds: int) -> dict[str, Any]:
         "startup": statistics.median(fresh(alone.startup) for _ in range(3)),
         "memory": fresh(alone.memory),
         "many": fresh(alone.many, rounds),
+        "guard": {
+            key: fresh(alone.guard, key, seconds, rounds) for key in alone.GUARDED
+        },
         "scaling": {
             str(n): fresh(alone.scaling, n, seconds, rounds) for n in alone.SCALING
         },

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 MANY_EPOCHS = 200  # so long that making the models and tracing them hardly counts
+GUARDED = ("B", "C", "D")
 SCALING = (1, 10, 100, 1000, 10_000, 100_000)
 
 
@@ -111,6 +112,20 @@ def many(rounds: int) -> dict[str, Any]:
     }
 
 
+def guard(key: str, seconds: float, rounds: int) -> float:
+    """Time of `fit` with its guard against NaN over that without, on a work."""
+    from benchmarks.speed.contestants.fit import trainer
+    from benchmarks.speed.race import epochs_for
+    from benchmarks.speed.works import WORKS
+
+    work = WORKS[key]
+    images = work.images()
+    guarded, bare = (_timed(trainer(work, images, guard=on)) for on in (True, False))
+    epochs = epochs_for(seconds, guarded)
+    bare(epochs)
+    return statistics.median(guarded(epochs) / bare(epochs) for _ in range(rounds))
+
+
 def scaling(n: int, seconds: float, rounds: int) -> float:
     """Images per second of `fit` with a 784-512-2 model on n images."""
     from benchmarks.speed.race import epochs_for
@@ -127,8 +142,10 @@ def _fit(work: Any) -> Callable[[int], float]:
     """Returns what trains for some epochs and says how many seconds it took."""
     from benchmarks.speed.contestants import CONTESTANTS
 
-    train = CONTESTANTS["fit"].trainer(work, work.images())
+    return _timed(CONTESTANTS["fit"].trainer(work, work.images()))
 
+
+def _timed(train: Callable[[int], float]) -> Callable[[int], float]:
     def timed(epochs: int) -> float:
         start = time.perf_counter()
         train(epochs)

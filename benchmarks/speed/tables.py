@@ -42,7 +42,15 @@ def requirements(results: dict[str, Any]) -> list[Requirement]:
         if contestant.is_peer and name != "flax":
             lines += against(name, dict.fromkeys(WORKS, 1.0))
     many = (results.get("many") or {}).get("ratio")
-    return [*lines, Requirement("16 models at once to one by one", 0.5, many)]
+    lines.append(Requirement("16 models at once to one by one", 0.5, many))
+    guards = results.get("guard") or {}
+    return [
+        *lines,
+        *(
+            Requirement(f"{key}: guarded to unguarded fit", 1.03, guard)
+            for key, guard in guards.items()
+        ),
+    ]
 
 
 def markdown(results: dict[str, Any]) -> str:

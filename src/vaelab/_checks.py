@@ -30,11 +30,13 @@ def numeric_images(images: ArrayLike, name: str = "images") -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: give at least one image")
     require_finite(array, name)
-    return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def require_finite(array: np.ndarray, name: str) -> None:
     """Refuses NaN and infinity."""
+    if array.size and np.isfinite(array.min()) and np.isfinite(array.max()):
+        return  # both would be NaN if any value were
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(np.argwhere(bad)[0].tolist())

@@ -243,6 +243,30 @@ def test_a_folder_with_an_earlier_run_is_not_written_over(digits, tmp_path):
         fit(new_vae(), digits, 1, tmp_path.parent / "model")
 
 
+@pytest.mark.parametrize("folder", ["foreign", "/proc/nowhere"])
+def test_a_bad_folder_is_refused_before_anything_is_compiled(digits, tmp_path, folder):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("mine")
+    compiled = []
+
+    def loss(model, x):
+        terms = vaelab.elbo(model, x)
+        jax.debug.callback(lambda: compiled.append(True))
+        return terms
+
+    with pytest.raises((ValueError, OSError), match=r"thesis.tex|cannot be written"):
+        vaelab.fit(
+            new_vae(),
+            digits.train,
+            epochs=1,
+            batch_size=50,
+            optimizer=ADAM,
+            loss_fn=loss,
+            callbacks=[Checkpoint(tmp_path / folder)],
+        )
+    assert compiled == []
+
+
 def test_a_model_of_another_size_is_not_resumed(digits, tmp_path):
     fit(new_vae(), digits, 1, tmp_path)
     other = vaelab.VAE((8, 8), 17, 4, rngs=nnx.Rngs(0, noise=1))

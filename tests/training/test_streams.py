@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -128,11 +127,12 @@ def test_bad_streams_are_refused_before_anything_is_compiled(images, options, me
 
 
 def test_a_grain_loader(digits):
-    grain = pytest.importorskip("grain")
+    import grain
+
     images = np.asarray(digits.train[:80])
     dataset = (
         grain.MapDataset.source(images).seed(0).shuffle().batch(20).to_iter_dataset()
     )
     _, result = fit(dataset)
     assert result.epochs == 2
-    assert jax.tree.all(jax.tree.map(np.isfinite, result.history["loss"].tolist()))
+    assert np.isfinite(result.history["loss"]).all()

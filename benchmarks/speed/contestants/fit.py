@@ -13,7 +13,7 @@ from benchmarks.speed.works import Work
 ADAM = optax.adam(1e-3)
 
 
-def trainer(work: Work, images: np.ndarray):
+def trainer(work: Work, images: np.ndarray, *, guard: bool = True):
     """See `contestants`."""
     size, hidden, latent = work.sizes
     side = int(size**0.5)
@@ -30,6 +30,7 @@ def trainer(work: Work, images: np.ndarray):
             batch_size=work.batch_size,
             optimizer=ADAM,
             seed=next(seeds),
+            guard=guard,
             progress=False,
         )
         return float(result.history["loss"][-1])

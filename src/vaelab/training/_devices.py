@@ -32,15 +32,15 @@ def local(tree: Any, mesh: Mesh | None) -> Any:
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
-def explained(error: Exception, mesh: Mesh | None, step: int) -> Exception:
-    """Says what an error of a run in several processes means; others stay as they are.
+def explain_lost_peer(error: Exception, mesh: Mesh | None, step: int) -> None:
+    """Raises a clear error if this one means that another process has died.
 
     When a process dies, the next sum over the devices fails in all others.
     """
     if mesh is None or jax.process_count() == 1 or "Gloo" not in str(error):
-        return error
-    return RuntimeError(
+        return
+    raise RuntimeError(
         f"another process of this run ended, or its connection broke, after step "
         f"{step}: start all of the processes again; with callbacks.Checkpoint(path) "
         "and fit(..., resume=path) they go on from the last checkpoint"
-    )
+    ) from error

@@ -1,7 +1,8 @@
 """What `fit` is given: checked on the host, before anything is compiled."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -51,14 +52,22 @@ def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any
     return data
 
 
+_passed: MutableMapping[Any, jax.Array] = weakref.WeakValueDictionary()
+"""Arrays that were checked, which on a device never change: once is enough."""
+
+
 def _is_list(tree: Any) -> bool:
     return isinstance(tree, list)
 
 
-def _checked_images(
-    model: Any, images: Any, name: str, *, raw: bool = False
-) -> np.ndarray:
+def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) -> Any:
+    """Returns images as an array, on the device if they were there."""
     image_shape = getattr(model, "image_shape", None)
+    likelihood = getattr(model, "likelihood", None)
+    on_device = images if isinstance(images, jax.Array) else None
+    known = id(images), image_shape, likelihood, raw
+    if on_device is not None and _passed.get(known) is on_device:
+        return on_device
     if image_shape is not None:
         images = numeric_images(images, name)
         if not raw:
@@ -67,10 +76,12 @@ def _checked_images(
         images = np.asarray(images)
         if images.dtype.kind == "f":
             require_finite(images, name)
-    likelihood = getattr(model, "likelihood", None)
     if likelihood is not None and not raw:
         likelihood.check(images, name)
-    return images
+    if on_device is None or on_device.dtype != images.dtype:
+        return images
+    _passed[known] = on_device
+    return on_device
 
 
 def check_epochs(epochs: int) -> None:

@@ -155,7 +155,8 @@ class Run:
             sums, finite = jax.device_get((stretch.sums, stretch.finite))
         except Exception as error:
             self.leaves = start or self.leaves
-            raise _devices.explained(error, program.mesh, self.step) from error
+            _devices.explain_lost_peer(error, program.mesh, self.step)
+            raise
         if program in self._compiled:
             self.steps_per_second = (stop - self.step) / (time.perf_counter() - began)
         self._compiled.add(program)
