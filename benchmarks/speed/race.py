@@ -97,7 +97,7 @@ class Worker:
 
 
 def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
-    """Returns how many epochs take about so long, compiled and warm.
+    """Returns how many epochs take about so long; `run` must be warm for one.
 
     What a call costs however many epochs it takes does not count.
 
@@ -105,7 +105,6 @@ def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
         seconds: how long.
         run: trains for some epochs and returns the seconds that it took.
     """
-    run(1)
     shortest = run(1)
     if shortest >= 0.7 * seconds and run(2) > 1.5 * shortest:
         return 1  # an epoch is long, not the call
