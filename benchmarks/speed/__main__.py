@@ -29,6 +29,7 @@ def main() -> None:
     ):
         results["speed"][key] = result
         print(f"{tables.race_table(result, key)}\n", flush=True)
+        _write(options.json, results)  # whoever stops it early keeps what there is
     if "B" in options.works:
         print("learning from scratch ...", flush=True)
         results["learning_epochs"] = race.LEARNING_EPOCHS
@@ -41,7 +42,7 @@ def main() -> None:
     ]
     text = tables.markdown(results)
     print(f"\n{text}")
-    _write(options.json, json.dumps(results, indent=2) + "\n")
+    _write(options.json, results)
     if options.markdown:
         _write(options.markdown, text)
 
@@ -95,9 +96,11 @@ def _some_of(known: dict[str, Any]) -> Any:
     return names
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _write(path: pathlib.Path, content: str | dict[str, Any]) -> None:
+    if isinstance(content, dict):
+        content = json.dumps(content, indent=2) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(content)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ def scaling(n: int, seconds: float, rounds: int) -> float:
 
     work = Work("", (784, 512, 2), n, min(n, 128))
     train = _fit(work)
+    train(1)
     epochs = epochs_for(seconds, train)
     elapsed = statistics.median(train(epochs) for _ in range(rounds))
     return epochs * work.steps_per_epoch * work.batch_size / elapsed

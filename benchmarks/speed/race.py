@@ -97,19 +97,17 @@ class Worker:
 
 
 def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
-    """Returns how many epochs take about so long, compiled and warm.
+    """Returns how many epochs take about so long; `run` must be warm for one.
 
-    What a call costs however many epochs it takes does not count.
+    They are at least two, and the first does not count: with it goes what a call costs
+    however many epochs it takes.
 
     Args:
         seconds: how long.
         run: trains for some epochs and returns the seconds that it took.
     """
-    run(1)
     shortest = run(1)
-    if shortest >= 0.7 * seconds and run(2) > 1.5 * shortest:
-        return 1  # an epoch is long, not the call
-    epochs = 8
+    epochs = 2
     while True:
         run(epochs)  # to some, another number of epochs is another program
         elapsed = max(run(epochs) - shortest, 1e-3 * seconds)
@@ -128,7 +126,7 @@ def race(
     besides its steps, and `to_fit` and `to_scan`, the medians of the ratios within a
     round; or `missing` with a reason.
 
-    If a round has more than one epoch, the time of a call of one epoch is taken off.
+    Each round has at least two epochs, and the time of a call of one is taken off.
     """
     absent = {name: CONTESTANTS[name].missing for name in names}
     with contextlib.ExitStack() as stack:
@@ -182,21 +180,17 @@ def _race_on(
         for name in order[first:] + order[:first]:
             epochs = out[name]["epochs"]
             elapsed, _ = ready[name].train(epochs)
-            if epochs > 1:
-                shortest, _ = ready[name].train(1)
-                per_epoch = (elapsed - shortest) / (epochs - 1)
-                calls[name].append((shortest - per_epoch) * 1e3)
-            else:
-                per_epoch = elapsed
+            shortest, _ = ready[name].train(1)
+            per_epoch = (elapsed - shortest) / (epochs - 1)
+            calls[name].append((shortest - per_epoch) * 1e3)
             times[name].append(per_epoch / work.steps_per_epoch * 1e6)
     for name, values in times.items():
         out[name].update(
             microseconds_per_step=values,
             median=statistics.median(values),
             iqr=spread(values),
+            call_milliseconds=statistics.median(calls[name]),
         )
-        if calls[name]:
-            out[name]["call_milliseconds"] = statistics.median(calls[name])
         for base in ("fit", "scan"):
             if base in times:
                 pairs = zip(values, times[base], strict=True)
