@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     importlib.import_module(module.name)
     for module in pkgutil.walk_packages(vaelab.__path__, "vaelab.")
-    if not module.name.rsplit(".", 1)[-1].startswith("_")
+    if "._" not in module.name
 ]
 
 
