@@ -299,6 +299,7 @@ class TestReduceLROnPlateau:
         assert visited(after, [4], run=run).learning_rate_scale == pytest.approx(0.1)
 
     @pytest.mark.parametrize("make", [optax.sgd, optax.adam, optax.adamw])
+    @pytest.mark.slow
     def test_is_the_same_as_another_rate(self, images, make):
         class Halve(Callback):
             def on_epoch(self, run):
@@ -317,6 +318,7 @@ class TestReduceLROnPlateau:
         assert_same(state_of(lowered, nnx.Param), state_of(reference, nnx.Param))
 
     @pytest.mark.parametrize("make", [optax.sgd, optax.adam])
+    @pytest.mark.slow
     def test_scales_a_plain_optimizer(self, images, make):
         """The optimizers that people use have their rate built in."""
         lowered, reference = new_vae(), new_vae()
@@ -538,6 +540,7 @@ class TestJSONLogger:
         fit(images, JSONLogger(path), each)
         assert each.seen == [1, 2, 3, 4]
 
+    @pytest.mark.slow
     def test_a_failed_run_leaves_its_epochs(self, images, tmp_path):
         def overflowing(model, x, beta):
             return losses.elbo(model, x, beta=jnp.where(beta > 9, jnp.inf, 1.0))

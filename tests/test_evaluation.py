@@ -27,6 +27,7 @@ def random_state(model):
     ]
 
 
+@pytest.mark.slow
 def test_metrics_agree_with_the_losses_and_with_the_grid(plane_vae, digits):
     view = vaelab.models.evaluation_view(plane_vae)
     metrics = vaelab.evaluate(plane_vae, digits.test, key=KEY, num_samples=2000)

@@ -26,6 +26,7 @@ def exact(plane_vae, digits):
     return oracle.grid_log_likelihood(plane_vae, digits.test[:100])
 
 
+@pytest.mark.slow
 def test_the_bound_rises_to_the_exact_value_and_no_further(plane_vae, exact, digits):
     x, repeats = digits.test[:100], {1: 200, 5: 50, 50: 10, 500: 3, 5000: 1}
 
@@ -75,6 +76,7 @@ def test_the_reported_loss_is_the_bound_and_not_the_weighted_sum(
     assert -terms.loss.mean() < exact.mean() + 0.05
 
 
+@pytest.mark.slow
 def test_the_gradient_weighs_each_sample_by_its_normalised_weight(digits):
     vae = vaelab.VAE((8, 8), (), 2, rngs=nnx.Rngs(0, noise=1))
     graphdef, parameters, rest = nnx.split(vae, nnx.Param, ...)

@@ -109,6 +109,7 @@ def test_the_grid_integrates_to_one_over_all_images():
     assert np.exp(log_p).sum() == pytest.approx(1, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_the_grid_is_above_the_elbo_and_agrees_with_sampling_the_prior(digits):
     vae = plane_vae((8, 8))
     vaelab.fit(vae, digits.train, epochs=20, batch_size=64, optimizer=optax.adam(3e-3))
@@ -162,6 +163,7 @@ def test_the_gaps_of_a_linear_gaussian_model_are_known():
     np.testing.assert_allclose(gaps.amortisation, log_p - elbo, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_gaps_are_positive_and_add_up(digits):
     vae = plane_vae((8, 8))
     vaelab.fit(vae, digits.train, epochs=20, batch_size=64, optimizer=optax.adam(3e-3))

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import vaelab
 from vaelab import recipes
@@ -35,6 +36,7 @@ def test_warp_takes_images_that_are_not_square():
     assert recipes.warp(jax.random.key(0), IMAGES[:, :5]).shape == (200, 5, 8)
 
 
+@pytest.mark.slow
 def test_the_recipe_learns():
     vae = recipes.digits_vae(IMAGES, epochs=20, progress=False)
     assert vaelab.elbo(vae, IMAGES, key=jax.random.key(0)).elbo.mean() > -27

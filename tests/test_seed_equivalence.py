@@ -108,6 +108,8 @@ def test_the_loss_curve_is_equal_over_200_steps(digits, log_std_bounds):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_the_tutorial_ends_at_its_loss(digits):
     model = vaelab_vae(None)
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)

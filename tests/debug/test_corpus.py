@@ -18,7 +18,18 @@ from vaelab.debug import explain
 
 PROGRAMS = corpus.PROGRAMS
 HERE = [p.name for p in PROGRAMS.values() if p.devices <= jax.device_count()]
-FAILING = [name for name in HERE if not PROGRAMS[name].quiet]
+EVERYWHERE = [pytest.mark.slow, pytest.mark.versions]
+
+
+def some(names):
+    """A quarter of the programs for `make test`, all of them for .ci/run."""
+    return [
+        pytest.param(name, marks=() if number % 4 == 0 else EVERYWHERE)
+        for number, name in enumerate(names)
+    ]
+
+
+FAILING = some(name for name in HERE if not PROGRAMS[name].quiet)
 QUIET = [name for name in HERE if PROGRAMS[name].quiet]
 NNX = (nnx.Module, nnx.Optimizer, nnx.Rngs)
 
@@ -89,7 +100,7 @@ def test_a_quiet_program_has_no_explanation(name):
     np.testing.assert_equal(state_of((call.args, call.kwargs)), before)
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", some(HERE))
 def test_the_program_does_what_it_says(name):
     """Run without vaelab, outputs and updated state are non-finite, or finite."""
     call = PROGRAMS[name].build()
@@ -108,6 +119,8 @@ def test_the_corpus_covers_what_it_should():
 
 
 @pytest.mark.skipif(jax.device_count() > 1, reason="has several devices already")
+@pytest.mark.slow
+@pytest.mark.versions
 def test_programs_on_four_devices():
     """The programs that need four devices, in a process of their own."""
     names = [p.name for p in PROGRAMS.values() if p.devices > 1]

@@ -244,6 +244,8 @@ def first_caught(steps=12, bad=6):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="jax 0.7 is not fooled")
+@pytest.mark.slow
+@pytest.mark.versions
 def test_the_global_flag_is_fooled():
     """In a fresh process, since the bug depends on what a thread did before."""
     code = f"""if True:

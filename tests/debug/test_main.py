@@ -180,6 +180,8 @@ def test_without_a_script_it_says_how(capsys):
     assert "cannot read no_such_script.py" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_the_tutorials_raw_digits_are_explained(run, tmp_path):
     done = run(DIGITS)
     assert done.returncode == 1

@@ -61,6 +61,7 @@ def test_a_model_comes_back_to_the_last_bit(tmp_path, model):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_model_comes_back_in_another_process(tmp_path):
     model = new_vae()
     vaelab.save(model, tmp_path)
@@ -161,6 +162,7 @@ def test_a_run_goes_on_bit_for_bit(digits, tmp_path):
     assert isinstance(vaelab.load(tmp_path, best=True), vaelab.VAE)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_middle_of_an_epoch(digits, tmp_path):
     class Press(callbacks.Callback):
         def on_epoch(self, run):

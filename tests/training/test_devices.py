@@ -95,6 +95,7 @@ def assert_close(history, expected):
         np.testing.assert_allclose(history[name], values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_curve_of_one(tmp_path, expected):
     assert_close(history_of(start(tmp_path, devices=4)), expected)
 

@@ -107,6 +107,7 @@ def test_without_it_a_nan_goes_on(digits):
     assert np.isnan(result.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_digits_failure_is_explained_in_full():
     """The tutorial's raw digits, without bounds on log std."""
     from sklearn.datasets import load_digits

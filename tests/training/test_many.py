@@ -19,6 +19,7 @@ def fit_many(images, **options):
     return vaelab.fit_many(make_model, images, **(settings | options))
 
 
+@pytest.mark.slow
 def test_each_model_is_what_fit_gives(digits):
     images, held_out = digits.train[:200], digits.test[:30]
     result = fit_many(images, validation=held_out)
@@ -44,6 +45,7 @@ def test_each_model_is_what_fit_gives(digits):
         assert int(models[i].rngs.noise.count[...]) == int(alone.rngs.noise.count[...])
 
 
+@pytest.mark.slow
 def test_unstacked_models_are_ordinary_ones(digits):
     models = fit_many(digits.train[:50], epochs=1).unstack()
     vaelab.fit(

@@ -85,6 +85,7 @@ def test_a_second_run_compiles_nothing(digits):
     assert compilations(lambda: fit(new_vae(), digits.train[:100])) != []
 
 
+@pytest.mark.slow
 def test_steps_of_a_run_are_those_of_train_step(digits):
     x = digits.train[:96]
     fused, stepped = new_vae(), new_vae()
@@ -112,6 +113,7 @@ def test_arrays_that_someone_else_holds_stay_alive(digits):
     assert len({float(np.sum(x)) for x in held}) == 3
 
 
+@pytest.mark.slow
 def test_labels_and_transforms_reach_the_loss(digits):
     grey = np.round(digits.train[:100] * 0.7, 3)
     labels = np.arange(100)

@@ -35,6 +35,7 @@ def fit(images, **options):
     return model, vaelab.fit(model, images, **settings)
 
 
+@pytest.mark.slow
 def test_a_stream_takes_the_steps_of_train_step(digits):
     loader = Loader(digits.train[:85])
     model, result = fit(loader)
