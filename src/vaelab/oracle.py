@@ -244,8 +244,8 @@ def bernoulli_mixture(
     >>> import vaelab
     >>> digits = vaelab.data.load_digits()
     >>> mixture = bernoulli_mixture(digits.train, k=10, seed=0)
-    >>> bool(mixture.log_likelihood(digits.test).mean() > -20.6)
-    True
+    >>> print(f"{mixture.log_likelihood(digits.test).mean():.0f}")
+    -20
 
     Source: C. M. Bishop (2006), Pattern Recognition and Machine Learning, 9.3.3.
     """
@@ -371,8 +371,8 @@ def gap_decomposition(
     >>> from flax import nnx
     >>> vae = vaelab.VAE((2, 2), (), 2, rngs=nnx.Rngs(0))
     >>> gaps = gap_decomposition(vae, np.eye(2)[None], steps=300)
-    >>> bool(gaps.amortisation[0] > 0.05 > gaps.approximation[0])  # untrained encoder
-    True
+    >>> print(f"{gaps.approximation[0]:.2f} {gaps.amortisation[0]:.2f}")  # untrained
+    0.00 5.01
 
     Source: C. Cremer et al. (2018), Inference Suboptimality in Variational
     Autoencoders, arXiv:1801.03558, equation 5.

@@ -47,8 +47,8 @@ def disentanglement(
 
     >>> factors = np.random.default_rng(0).integers(0, 4, (500, 3))
     >>> scores = disentanglement(factors + 0.0, factors)
-    >>> scores.sap > 0.9 and scores.dci.disentanglement > 0.9
-    True
+    >>> print(f"{scores.sap:.1f} {scores.dci.disentanglement:.1f}")
+    1.0 1.0
     """
     return DisentanglementScores(
         mutual_information_gap(codes, factors),
@@ -145,8 +145,8 @@ def dci(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> DCI:
 
     >>> factors = np.random.default_rng(0).integers(0, 4, (500, 2))
     >>> scores = dci(factors, factors)
-    >>> scores.disentanglement > 0.95 and scores.completeness > 0.95
-    True
+    >>> print(f"{scores.disentanglement:.1f} {scores.completeness:.1f}")
+    1.0 1.0
 
     Source: C. Eastwood and C. K. I. Williams (2018), A Framework for the Quantitative
     Evaluation of Disentangled Representations, ICLR.

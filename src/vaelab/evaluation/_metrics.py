@@ -60,8 +60,10 @@ def evaluate(
     >>> digits = vaelab.data.load_digits()
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0))
     >>> metrics = evaluate(vae, digits.test, key=jax.random.key(0), num_samples=10)
-    >>> metrics.elbo < metrics.log_likelihood < -40  # untrained: about 64 ln 2
+    >>> metrics.elbo < metrics.log_likelihood
     True
+    >>> print(f"{metrics.log_likelihood:.0f}")  # untrained
+    -46
     """
     array = _checked(model, images)
     posterior = posteriors(model, array)
@@ -98,8 +100,8 @@ def anomaly_scores(
     >>> import vaelab
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0))
     >>> scores = anomaly_scores(vae, np.zeros((3, 8, 8)), key=jax.random.key(0))
-    >>> scores.shape
-    (3,)
+    >>> print(scores.shape, f"{scores[0]:.0f}")
+    (3,) 47
     """
     array = _checked(model, images)
     return -_log_mean_exp(_importance_samples(model, array, key, num_samples)[0])

@@ -83,6 +83,8 @@ def elbo(
     >>> terms = elbo(vae, jnp.zeros((5, 8, 8)), key=jax.random.key(0))
     >>> bool(jnp.allclose(terms.loss, -terms.elbo))
     True
+    >>> print(f"{terms.elbo.mean():.0f}")  # untrained
+    -50
 
     Source: Kingma and Welling (2013), equation 10; I. Higgins et al. (2017), beta-VAE;
     free bits: D. P. Kingma et al. (2016), Improved Variational Inference with Inverse
@@ -124,8 +126,9 @@ def mean_reduced_loss(
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
     >>> x, key = jnp.zeros((5, 8, 8)), jax.random.key(0)
     >>> terms = mean_reduced_loss(vae, x, kl_weight=0.1, key=key)
-    >>> bool(jnp.allclose(terms.loss * 64, elbo(vae, x, beta=0.8, key=key).loss))
-    True
+    >>> ratio = elbo(vae, x, beta=0.8, key=key).loss / terms.loss
+    >>> print(f"{ratio.mean():.3f}")  # 64 pixels
+    64.000
 
     Source: the digits tutorial of jax-ai-stack, among others.
     """

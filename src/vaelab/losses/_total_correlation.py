@@ -137,8 +137,9 @@ def beta_tc_loss(
     >>> import jax.numpy as jnp, vaelab
     >>> from flax import nnx
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
-    >>> beta_tc_loss(vae, jnp.zeros((5, 8, 8)), dataset_size=1000, beta=6.0).loss.shape
-    (5,)
+    >>> terms = beta_tc_loss(vae, jnp.zeros((5, 8, 8)), dataset_size=1000, beta=6.0)
+    >>> print(terms.loss.shape, f"{terms.elbo.mean():.0f}")
+    (5,) -53
 
     Source: Chen et al. (2018), equation 4.
     """

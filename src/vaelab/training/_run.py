@@ -88,7 +88,7 @@ class Run:
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run can go on from here: in a stream only where an epoch ended."""
+        """Whether a run can go on from here; a stream, only where an epoch ended."""
         return self.steps_in_epoch == 0 or self.steps_per_epoch is not None
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
