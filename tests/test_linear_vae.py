@@ -13,7 +13,7 @@ from vaelab.likelihoods import Gaussian, LearnedGaussian
 
 pytestmark = pytest.mark.slow
 
-LATENT, EPOCHS, BATCH = 8, 300, 64
+LATENT, EPOCHS, BATCH = 8, 500, 64
 
 
 @pytest.fixture(scope="module")

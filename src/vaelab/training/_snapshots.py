@@ -20,7 +20,7 @@ _PARTS = ("model", "optimizer")
 
 
 def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the arrays and the facts of a run as it is now."""
+    """Returns the arrays and the facts of a run as it is now, whatever it does next."""
     state = nnx.split((run.model, run.optimizer))[1]
     arrays: dict[str, Any] = {part: {} for part in _PARTS}
     for path, array in named_arrays(state).items():
@@ -39,7 +39,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         "data": _data(run),
         "epoch": run.epoch,
         "step": run.step,
-        "history": run.history,
+        "history": {name: list(values) for name, values in run.history.items()},
         "learning_rate_scale": run.learning_rate_scale,
         "sums": {name: float(value) for name, value in run.sums.items()},
         "steps_in_epoch": run.steps_in_epoch,
