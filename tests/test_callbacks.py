@@ -404,6 +404,49 @@ def test_a_callback_sees_the_beginning_and_the_end(images):
     assert ends.end == (4, 16, "epochs")
 
 
+class Ending(Callback):
+    """Notes its end, and may fail on the way."""
+
+    def __init__(self, name, ended, fails=None):
+        self.name, self.ended, self.fails = name, ended, fails
+
+    def on_start(self, run):
+        if self.fails == "start":
+            raise OSError(self.name)
+
+    def on_end(self, run):
+        self.ended.append((self.name, run.stopped_by))
+        if self.fails == "end":
+            raise OSError(self.name)
+
+
+def test_callbacks_end_in_reverse_even_if_one_fails(images):
+    ended = []
+    model = new_vae()
+    with pytest.raises(OSError, match="second"):
+        fit(
+            images,
+            Ending("first", ended),
+            Ending("second", ended, fails="end"),
+            Ending("third", ended),
+            model=model,
+        )
+    assert ended == [("third", "epochs"), ("second", "epochs"), ("first", "epochs")]
+    assert int(model.rngs.noise.count[...]) > 0  # the model is trained
+
+
+def test_only_callbacks_that_started_end(images):
+    ended = []
+    with pytest.raises(OSError, match="second"):
+        fit(
+            images,
+            Ending("first", ended),
+            Ending("second", ended, fails="start"),
+            Ending("third", ended),
+        )
+    assert ended == [("first", "error")]
+
+
 def test_every_none_leaves_epochs_in_one_call(images):
     each = Each(lambda run: run.epoch)
     each.every = None

@@ -48,10 +48,11 @@ def require_finite(array: np.ndarray, name: str) -> None:
 
 
 def require_unit_interval(array: np.ndarray, name: str = "images") -> None:
-    """Refuses values outside [0, 1]."""
+    """Refuses NaN, and values outside [0, 1]."""
     low, high = float(array.min()), float(array.max())
     if 0 <= low and high <= 1:
         return
+    require_finite(array, name)
     if low < 0:
         advice = (
             f"write ({name} - {low:g}) / {high - low:g}, or check how they were read"

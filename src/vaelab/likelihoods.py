@@ -127,9 +127,7 @@ class Bernoulli:
         ValueError: images lie in [0, 16], outside [0, 1]: for levels of 0 to 16 write \
 images / 16
         """
-        array = np.asarray(x)
-        require_finite(array, name)
-        require_unit_interval(array, name)
+        require_unit_interval(np.asarray(x), name)
 
 
 @dataclass(frozen=True)
@@ -404,7 +402,6 @@ class Categorical:
     def check(self, x: ArrayLike, name: str = "images") -> None:
         """Refuses intensities that are no multiple of 1 / (levels - 1) in [0, 1]."""
         array = np.asarray(x)
-        require_finite(array, name)
         require_unit_interval(array, name)
         require_levels(array, self.levels, name)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,11 +156,71 @@ def test_a_run_goes_on_bit_for_bit(digits, tmp_path):
     for name, values in expected.history.items():
         np.testing.assert_array_equal(result.history[name], values)
     assert_same(whole, second)
-    loaded = vaelab.load(tmp_path)
-    latest = fit(new_vae(dropout=0.1), digits, 20, tmp_path)  # returns at once
-    np.testing.assert_array_equal(latest.history["loss"], expected.history["loss"])
-    assert_same(loaded, loaded)
-    assert isinstance(vaelab.load(tmp_path, best=True), vaelab.VAE)
+    again = new_vae(dropout=0.1)
+    done = fit(again, digits, 20, tmp_path)  # returns at once
+    np.testing.assert_array_equal(done.history["loss"], expected.history["loss"])
+    assert_same(whole, again)
+
+
+class StopAt(vaelab.callbacks.Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch(self, run):
+        if run.epoch == self.epoch:
+            run.stop("enough")
+
+
+def test_the_last_checkpoint_is_from_before_the_best_parameters_come_back(
+    digits, tmp_path
+):
+    def early():  # the KL is least near the start
+        return EarlyStopping(patience=50, metric="kl")
+
+    whole, first, second = (new_vae() for _ in range(3))
+    expected = fit(whole, digits, 10, more=[early()])
+    best = early()
+    cut = [best, StopAt(5), Checkpoint(tmp_path, every=4)]
+    fit(first, digits, 10, more=cut, resume=tmp_path)
+    assert best.best_epoch < 5
+    assert int(vaelab.load(tmp_path).rngs.noise.count[...]) == 5 * 4
+    result = fit(second, digits, 10, more=[early()], resume=tmp_path)
+    np.testing.assert_array_equal(result.history["loss"], expected.history["loss"])
+    assert_same(whole, second)
+
+
+def test_the_best_checkpoint_has_the_best_parameters(digits, tmp_path):
+    model = new_vae()
+    vaelab.fit(
+        model,
+        digits.train[:200],
+        epochs=3,
+        batch_size=50,
+        optimizer=ADAM,
+        callbacks=[Checkpoint(tmp_path, metric="kl"), EarlyStopping(50, metric="kl")],
+    )
+    best = vaelab.load(tmp_path, best=True)
+    last = vaelab.load(tmp_path)
+    kernel = model.decoder.linear.kernel[...]
+    np.testing.assert_array_equal(best.decoder.linear.kernel[...], kernel)
+    assert not np.array_equal(last.decoder.linear.kernel[...], kernel)
+
+
+def test_a_checkpoint_callback_forgets_an_earlier_run(digits, tmp_path):
+    checkpoint = Checkpoint(tmp_path)
+    fit(new_vae(), digits, 3, more=[checkpoint])
+    shutil.rmtree(tmp_path)
+    model = new_vae()
+    fit(model, digits, 1, more=[checkpoint])
+    assert_same(vaelab.load(tmp_path, best=True), model)
+
+
+def test_what_a_killed_deletion_left_is_cleared_away(digits, tmp_path):
+    leftover = tmp_path / "4.deleted"
+    leftover.mkdir()
+    (leftover / "facts").write_text("half")
+    fit(new_vae(), digits, 1, tmp_path)
+    assert not leftover.exists()
 
 
 @pytest.mark.slow

@@ -78,6 +78,12 @@ def test_bad_grids_are_refused(digits, options, message):
         fit_many(digits.train[:100], **options)
 
 
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-3), 1e-3])
+def test_an_optimizer_that_takes_no_rate_is_refused(digits, optimizer):
+    with pytest.raises(TypeError, match="give a function from a learning rate"):
+        fit_many(digits.train, optimizer=optimizer)
+
+
 def test_models_of_different_structures_are_refused(digits):
     def growing(seed):
         return vaelab.VAE((8, 8), 8 + seed, 3, rngs=nnx.Rngs(seed, noise=1))

@@ -41,7 +41,10 @@ class Callback:
         """Called after an epoch."""
 
     def on_end(self, run: "Run") -> None:
-        """Called after the last step, whatever ended the run."""
+        """Called after the last step, whatever ended the run, if `on_start` went well.
+
+        Callbacks end in the reverse of the order in which they started.
+        """
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep: a tree of arrays and numbers."""

@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vaelab.callbacks._callback import Callback
+from vaelab.callbacks._metric import last_score
 from vaelab.checkpoints._store import Store
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ class Checkpoint(Callback):
         self.path = path
         self.every = every
         self.metric = metric
-        self._best = -math.inf
-        self._best_step: int | None = None
         self._written = 0
         self._store: Store | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._best = -math.inf
+        self._best_step: int | None = None
 
     def on_start(self, run: "Run") -> None:
         """Makes the folder, and refuses one that holds another run."""
@@ -74,22 +78,22 @@ class Checkpoint(Callback):
                 "from there, or another folder"
             )
         store.prepare()
+        if run.epoch == 0:
+            self._begin()
         self._store, self._written = store, run.step
 
     def on_epoch(self, run: "Run") -> None:
         """Writes a checkpoint; it is complete before the next one begins."""
         recorded = ("validation_elbo", "elbo", "loss")
         metric = self.metric or next(m for m in recorded if m in run.history)
-        sign = 1.0 if metric.endswith("elbo") else -1.0
-        value = sign * run.history[metric][-1]
-        if value > self._best:
-            self._best, self._best_step = value, run.step
+        score = last_score(metric, run)
+        if score > self._best:
+            self._best, self._best_step = score, run.step
         self._write(run)
 
     def on_end(self, run: "Run") -> None:
         """Writes the last state, unless an error made it doubtful."""
-        if self._store is None:
-            return
+        assert self._store is not None  # on_start made it
         if run.stopped_by != "error" and run.can_resume and run.step > self._written:
             self._write(run)
         self._store.close()

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vaelab.callbacks._callback import Callback
+from vaelab.callbacks._metric import last_score
 
 if TYPE_CHECKING:
     from vaelab.training import Run
 
 
 class _Watch:
-    """The best value of a metric so far, and how long ago that was."""
+    """The best score of a metric so far, and how long ago that was."""
 
     def __init__(self, metric: str, patience: int, min_delta: float) -> None:
         if patience < 1:
@@ -24,7 +25,6 @@ class _Watch:
         self._metric = metric
         self._patience = patience
         self._min_delta = min_delta
-        self._sign = 1.0 if metric.endswith("elbo") else -1.0
         self.begin()
 
     def begin(self) -> None:
@@ -33,10 +33,10 @@ class _Watch:
         self.since = 0
 
     def improved(self, run: "Run") -> bool:
-        """Takes the last epoch into account. NaN and Inf are never better."""
-        value = self._sign * run.history[self._metric][-1]
-        if math.isfinite(value) and value > self.best + self._min_delta:
-            self.best, self.since = value, run.epoch
+        """Takes the last epoch into account."""
+        score = last_score(self._metric, run)
+        if score > self.best + self._min_delta:
+            self.best, self.since = score, run.epoch
             return True
         return False
 

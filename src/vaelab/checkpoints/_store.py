@@ -13,6 +13,8 @@ import numpy as np
 
 FORMAT = 1
 
+_DELETED = ".deleted"
+
 
 class Store:
     """The checkpoints in one folder, numbered by steps.
@@ -40,6 +42,7 @@ class Store:
                 "vaelab: give a new or an empty folder, or one that vaelab wrote"
             )
         self._manager: Any = None
+        self._obsolete: list[int] = []
 
     @property
     def is_writer(self) -> bool:
@@ -47,7 +50,7 @@ class Store:
         return jax.process_index() == 0
 
     def prepare(self) -> None:
-        """Makes the folder, or says now that nothing can be written there."""
+        """Makes the folder ready, or says now that nothing can be written there."""
         if not self.is_writer:
             return
         probe = self.path / ".writable"
@@ -60,6 +63,8 @@ class Store:
                 f"{self.path} cannot be written to ({error.strerror}): give another "
                 "path, or change its permissions"
             ) from error
+        for leftover in self.path.glob("*" + _DELETED):
+            shutil.rmtree(leftover)
 
     def steps(self) -> list[int]:
         """Returns the numbers of the complete checkpoints, in order."""
@@ -106,7 +111,7 @@ class Store:
         with _silence():
             self._manager.wait_until_finished()
         for step in self._obsolete:
-            doomed = self.path / f"{step}.deleted"  # no half-deleted one looks complete
+            doomed = self.path / f"{step}{_DELETED}"  # never complete by half
             (self.path / str(step)).rename(doomed)
             shutil.rmtree(doomed)
         self._obsolete = []
@@ -164,7 +169,6 @@ class Store:
             )
             with _silence():
                 self._manager = ocp.CheckpointManager(self.path, options=options)
-            self._obsolete: list[int] = []
         return self._manager
 
     def _foreign(self) -> Path | None:
@@ -174,7 +178,7 @@ class Store:
         for entry in sorted(self.path.iterdir()):
             name = entry.name
             ours = name.isdecimal() and (entry / "facts").is_dir()
-            leftover = "orbax-checkpoint-tmp" in name or name.endswith(".deleted")
+            leftover = "orbax-checkpoint-tmp" in name or name.endswith(_DELETED)
             if not (ours or leftover or name == ".writable"):
                 return entry
         return None

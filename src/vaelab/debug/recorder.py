@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vaelab.debug import _arguments as arguments
+from vaelab.debug._failure import failure_of_step
 from vaelab.debug._window import Habits, Window
 from vaelab.debug.crash import Crash, save_crash
-from vaelab.debug.explain import explain
 from vaelab.debug.report import NonFiniteError
 
 __all__ = ["Guarded", "guarded"]
@@ -167,7 +167,7 @@ class Guarded:
             )
         index, args, kwargs = found
         self.crash = Crash(args, kwargs, first + index)
-        raise self._error(self.crash)
+        raise failure_of_step(first + index, self._step, args, kwargs)
 
     def save_crash(self, path: str | os.PathLike[str]) -> None:
         """Writes the failing call to one file, for `load_crash`.
@@ -202,15 +202,6 @@ class Guarded:
         if self._watch is None:
             return leaves, leaves
         return leaves, arguments.flatten(self._watch(out))[0]
-
-    def _error(self, crash: Crash) -> NonFiniteError:
-        try:
-            report = explain(self._step, *crash.args, **crash.kwargs)
-            why = str(report) if report else "explain() finds all of its outputs finite"
-        except Exception as problem:  # the error must come through, explained or not
-            report, why = None, f"explain() failed: {problem!r}"
-        message = f"step {crash.step} is the first with something non-finite\n{why}"
-        return NonFiniteError(message, report=report, step=crash.step)
 
 
 _NOT_REPRODUCED = (

@@ -1,9 +1,9 @@
 """Training a model: epochs of compiled steps, and callbacks between them."""
 
+import contextlib
 import functools
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -155,7 +155,8 @@ def fit(
         callbacks = [*callbacks, ProgressBar(progress)]
     run.callbacks = sorted(
         callbacks,
-        key=lambda callback: isinstance(callback, Checkpoint),  # keeps what all decide
+        # It keeps what all others decide, and ends before they change the model.
+        key=lambda callback: isinstance(callback, Checkpoint),
     )
     validated = [f"validation_{name}" for name in run.names if held_out is not None]
     run.recorded = [*run.names, *validated]
@@ -167,34 +168,42 @@ def fit(
 
 def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
     try:
-        with deferred_interrupts() as interrupt:
+        with contextlib.ExitStack() as ends, _reason_of_end(run):
+            ends.callback(run.finish)
             for callback in run.callbacks:
                 callback.on_start(run)
-            while run.epoch < run.epochs and run.stopped_by is None:
-                epoch = run.epoch
-                feed.advance(run, _next_visit(run, held_out is not None))
-                if run.epoch > epoch:
-                    if held_out is not None:
-                        run.validate(held_out)
-                    for callback in run.callbacks:
-                        if _is_due(callback, run):
-                            callback.on_epoch(run)
-                    run.read_objects()
-                if interrupt.happened:
-                    run.stop("interrupt")
+                ends.callback(callback.on_end, run)
+            _train(run, feed, held_out)
     except NonFiniteError as error:
         error.result = _result(run)
         raise
-    finally:
-        _end(run)
     return _result(run)
 
 
-def _end(run: Run) -> None:
-    run.stopped_by = run.stopped_by or ("error" if sys.exc_info()[0] else "epochs")
-    for callback in run.callbacks:
-        callback.on_end(run)
-    run.finish()
+def _train(run: Run, feed: Feed, held_out: Any) -> None:
+    with deferred_interrupts() as interrupt:
+        while run.epoch < run.epochs and run.stopped_by is None:
+            epoch = run.epoch
+            feed.advance(run, _next_visit(run, held_out is not None))
+            if run.epoch > epoch:
+                if held_out is not None:
+                    run.validate(held_out)
+                for callback in run.callbacks:
+                    if _is_due(callback, run):
+                        callback.on_epoch(run)
+                run.read_objects()
+            if interrupt.happened:
+                run.stop("interrupt")
+
+
+@contextlib.contextmanager
+def _reason_of_end(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        run.stopped_by = run.stopped_by or "error"
+        raise
+    run.stopped_by = run.stopped_by or "epochs"
 
 
 def _next_visit(run: Run, validated: bool) -> int:

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vaelab.debug import NonFiniteError, explain
+from vaelab.debug import NonFiniteError
+from vaelab.debug._failure import failure_of_step
 from vaelab.training._program import Knobs, Program, Stretch
 
 
@@ -54,10 +55,4 @@ def nonfinite_error(
     def training_step(model: Any, optimizer: nnx.Optimizer, batch: Any) -> Any:
         return program.step(model, optimizer, batch, np.int32(step), knobs)
 
-    try:
-        report = explain(training_step, *program.objects(leaves), batch)
-        why = str(report) if report else "explain() finds all of its outputs finite"
-    except Exception as problem:  # the error must come through, explained or not
-        report, why = None, f"explain() failed: {problem!r}"
-    message = f"step {step} is the first with something non-finite\n{why}"
-    return NonFiniteError(message, report=report, step=step)
+    return failure_of_step(step, training_step, (*program.objects(leaves), batch))

@@ -1,8 +1,7 @@
 """What `fit` is given: checked on the host, before anything is compiled."""
 
 import inspect
-import weakref
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -52,10 +51,6 @@ def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any
     return data
 
 
-_passed: MutableMapping[Any, jax.Array] = weakref.WeakValueDictionary()
-"""Arrays that were checked, which on a device never change: once is enough."""
-
-
 def _is_list(tree: Any) -> bool:
     return isinstance(tree, list)
 
@@ -65,9 +60,6 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
     image_shape = getattr(model, "image_shape", None)
     likelihood = getattr(model, "likelihood", None)
     on_device = images if isinstance(images, jax.Array) else None
-    known = id(images), image_shape, likelihood, raw
-    if on_device is not None and _passed.get(known) is on_device:
-        return on_device
     if image_shape is not None:
         images = numeric_images(images, name)
         if not raw:
@@ -80,7 +72,6 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
         likelihood.check(images, name)
     if on_device is None or on_device.dtype != images.dtype:
         return images
-    _passed[known] = on_device
     return on_device
 
 
@@ -147,6 +138,16 @@ def check_optimizer(optimizer: Any) -> None:
         raise TypeError(
             f"optimizer is a {type(optimizer).__name__}: give an optax transformation, "
             "such as optax.adam(1e-3)"
+        )
+
+
+def check_optimizer_maker(optimizer: Any) -> None:
+    """Refuses what makes no optax transformation from a learning rate."""
+    if isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+        raise TypeError(
+            f"optimizer is a {type(optimizer).__name__}: give a function from a "
+            "learning rate to an optax transformation, such as optax.adam or "
+            "lambda rate: optax.adamw(rate, weight_decay=0.1)"
         )
 
 

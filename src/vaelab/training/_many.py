@@ -111,6 +111,7 @@ def fit_many(
     ):
         if not len(values):
             raise ValueError(f"{name} is empty: give at least one")
+    _inputs.check_optimizer_maker(optimizer)
     _inputs.check_epochs(epochs)
     for beta in betas:
         _inputs.check_beta(loss_fn, beta)
@@ -169,7 +170,9 @@ def _trained(
             stop = min(done + at_once, epochs)
             bounds = Bounds(*map(np.int32, (0, done * per_epoch, stop * per_epoch)))
             began = time.perf_counter()
-            out = _program.run_many(program, leaves, sums, data, bounds, knobs)
+            out = _program.run_many(
+                program, leaves, sums, data, program.no_order(), bounds, knobs
+            )
             leaves = out.leaves
             for name, values in jax.device_get(out.sums).items():
                 means = values[:, : stop - done].astype(np.float64) / per_epoch

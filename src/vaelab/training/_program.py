@@ -65,6 +65,18 @@ class Bounds(NamedTuple):
     stop: Number
 
 
+class Order(NamedTuple):
+    """The order of the images in an epoch, which takes long to find if they are many.
+
+    Attributes:
+        epoch: its number; -1 is none.
+        images: their indices, `(num_images,)`.
+    """
+
+    epoch: Number
+    images: Number
+
+
 class Stretch(NamedTuple):
     """What came of some steps.
 
@@ -72,11 +84,13 @@ class Stretch(NamedTuple):
         leaves: the state after them.
         sums: for each quantity, its sum over the steps of each epoch, `(ROWS,)`.
         finite: whether every loss and the state after the last step is finite.
+        order: of the last epoch.
     """
 
     leaves: list[jax.Array]
     sums: dict[str, jax.Array]
     finite: jax.Array
+    order: Order
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,11 +188,18 @@ class Program:
         shards = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
         return jax.lax.with_sharding_constraint(batch, shards)
 
-    def order(self, key: jax.Array) -> jax.Array:
+    def no_order(self) -> Order:
+        """Returns what stands for an order that is not known yet."""
+        return Order(np.int32(-1), np.zeros(self.num_images, np.int32))
+
+    def order(self, epoch: jax.Array, knobs: Knobs) -> Order:
         """Returns the order of the images in an epoch."""
         if not self.shuffled or self.batch_size == self.num_images:
-            return jnp.arange(self.num_images)
-        return jax.random.permutation(key, self.num_images)
+            images = jnp.arange(self.num_images, dtype=jnp.int32)
+        else:
+            key = _key(knobs, _SHUFFLE, epoch)
+            images = jax.random.permutation(key, self.num_images).astype(jnp.int32)
+        return Order(epoch, images)
 
     def step(
         self,
@@ -262,6 +283,7 @@ def steps(
     leaves: list[jax.Array],
     sums: dict[str, jax.Array],
     data: Any,
+    order: Order,
     bounds: Bounds,
     knobs: Knobs,
 ) -> Stretch:
@@ -272,6 +294,7 @@ def steps(
         leaves: the state before the first step.
         sums: what the steps before it, in the same epoch, recorded at row 0.
         data: the images on the device, a tree of arrays `(num_images, ...)`.
+        order: of the first epoch, if it is known.
         bounds: which steps.
         knobs: numbers for all of the steps.
     """
@@ -280,13 +303,17 @@ def steps(
     first_epoch = first // per_epoch
 
     def epoch(number: jax.Array, carry: Any) -> Any:
-        leaves, sums, finite = carry
-        order = program.order(_key(knobs, _SHUFFLE, number))
+        leaves, sums, finite, order = carry
+        order = jax.lax.cond(
+            number == order.epoch,
+            lambda: order,
+            lambda: program.order(number, knobs),
+        )
         row = number - first_epoch
 
         def step(local: jax.Array, carry: Any) -> Any:
             leaves, sums, finite = carry
-            batch = program.batch(data, order, local)
+            batch = program.batch(data, order.images, local)
             leaves, values = update(
                 program, leaves, batch, bounds.origin + local, knobs
             )
@@ -300,15 +327,15 @@ def steps(
             begin, end, step, (leaves, so_far, finite)
         )
         sums = jax.tree.map(lambda x, value: x.at[row].set(value), sums, so_far)
-        return leaves, sums, finite
+        return leaves, sums, finite, order
 
-    carry = leaves, sums, jnp.bool_(True)
+    carry = leaves, sums, jnp.bool_(True), order
     end = (stop + per_epoch - 1) // per_epoch
-    leaves, sums, finite = jax.lax.fori_loop(first_epoch, end, epoch, carry)
+    leaves, sums, finite, order = jax.lax.fori_loop(first_epoch, end, epoch, carry)
     for leaf, watched in zip(leaves, program.watched, strict=True):
         if watched:
             finite &= _is_finite(leaf)
-    return Stretch(leaves, sums, finite)
+    return Stretch(leaves, sums, finite, order)
 
 
 def recorded_names(
@@ -355,31 +382,31 @@ def validate(
     return {name: value / n for name, value in total.items()}
 
 
-@partial(jax.jit, static_argnames="program", donate_argnames="leaves")
-def run_many(
-    program: Program,
-    leaves: list[jax.Array],
-    sums: dict[str, jax.Array],
-    data: Any,
-    bounds: Bounds,
-    knobs: Knobs,
-) -> Stretch:
-    """Takes the steps of many models, stacked along the first axis of their arrays.
+def _of_many(
+    function: Callable[..., Any], in_axes: tuple[Any, ...], out_axes: Any = 0
+) -> Any:
+    """Lets a function of a program take many models, stacked along the first axis."""
 
-    They share the order of the images, so a layer's first product is one for all.
-    """
-    axes = (0, 0, None, None, _KNOBS_OF_MANY)
-    many = jax.vmap(partial(steps, program), in_axes=axes)
-    return many(leaves, sums, data, bounds, knobs)
+    def many(program: Program, *arguments: Any) -> Any:
+        of_one = partial(function, program)
+        return jax.vmap(of_one, in_axes=in_axes, out_axes=out_axes)(*arguments)
+
+    return many
 
 
-@partial(jax.jit, static_argnames="program")
-def validate_many(
-    program: Program, leaves: list[jax.Array], data: Any, step: Number, knobs: Knobs
-) -> dict[str, jax.Array]:
-    """Validates many models, stacked along the first axis."""
-    axes = (0, None, None, _KNOBS_OF_MANY)
-    return jax.vmap(partial(validate, program), in_axes=axes)(leaves, data, step, knobs)
+# They share the order of the images, so a layer's first product is one for all.
+run_many = jax.jit(
+    _of_many(
+        steps,
+        (0, 0, None, None, None, _KNOBS_OF_MANY),
+        Stretch(leaves=0, sums=0, finite=0, order=None),
+    ),
+    static_argnums=0,
+    donate_argnums=1,
+)
+validate_many = jax.jit(
+    _of_many(validate, (0, None, None, _KNOBS_OF_MANY)), static_argnums=0
+)
 
 
 @jax.jit
@@ -399,5 +426,5 @@ def _key(knobs: Knobs, purpose: int, number: jax.Array | int = 0) -> jax.Array:
 @partial(jax.jit, static_argnames="program")
 def batch_of_step(program: Program, data: Any, local: jax.Array, knobs: Knobs) -> Any:
     """Returns the images of a step, counted from the start of these images."""
-    order = program.order(_key(knobs, _SHUFFLE, local // program.steps_per_epoch))
-    return program.batch(data, order, local)
+    order = program.order(local // program.steps_per_epoch, knobs)
+    return program.batch(data, order.images, local)

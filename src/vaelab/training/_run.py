@@ -13,7 +13,7 @@ from flax import nnx
 from vaelab.callbacks import Callback
 from vaelab.training import _devices, _program, _snapshots
 from vaelab.training._guard import first_bad_step, nonfinite_error
-from vaelab.training._program import ROWS, Bounds, Knobs, Program, Stretch
+from vaelab.training._program import ROWS, Bounds, Knobs, Order, Program, Stretch
 
 
 class Run:
@@ -68,6 +68,7 @@ class Run:
         self.sums: dict[str, np.float32] = {}
         self.steps_in_epoch = 0
         self._compiled: set[Program] = set()
+        self._order: Order | None = None
         self.read_objects()
 
     def stop(self, reason: str) -> None:
@@ -152,7 +153,9 @@ class Run:
         began = time.perf_counter()
         try:
             stretch = self._steps(program, self.leaves, data, origin, stop)
-            sums, finite = jax.device_get((stretch.sums, stretch.finite))
+            sums, finite, order = jax.device_get(
+                (stretch.sums, stretch.finite, stretch.order)
+            )
         except Exception as error:
             self.leaves = start or self.leaves
             _devices.explain_lost_peer(error, program.mesh, self.step)
@@ -163,6 +166,7 @@ class Run:
         self._up_to_date = False
         if start is None or finite:
             self.leaves = stretch.leaves
+            self._order = order if program.shuffled else None
             self._note(sums, program.steps_per_epoch, origin, stop)
         else:
             self._fail(program, start, data, origin, stop)
@@ -193,7 +197,8 @@ class Run:
         for name, value in self.sums.items():
             sums[name][0] = value
         bounds = Bounds(np.int32(origin), np.int32(self.step), np.int32(stop))
-        return _program.run(program, leaves, sums, data, bounds, self.knobs)
+        order = self._order or program.no_order()
+        return _program.run(program, leaves, sums, data, order, bounds, self.knobs)
 
     def _note(
         self, sums: dict[str, np.ndarray], per_epoch: int, origin: int, stop: int

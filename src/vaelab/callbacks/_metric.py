@@ -1,0 +1,18 @@
+"""Which value of a metric is better."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vaelab.training import Run
+
+
+def last_score(metric: str, run: "Run") -> float:
+    """Returns the last value of a metric, turned so that more is better.
+
+    An ELBO shall be high and everything else low. NaN and Inf are the worst there is.
+    """
+    value = run.history[metric][-1]
+    if not math.isfinite(value):
+        return -math.inf
+    return value if metric.endswith("elbo") else -value
