@@ -121,6 +121,7 @@ def guard(key: str, seconds: float, rounds: int) -> float:
     work = WORKS[key]
     images = work.images()
     guarded, bare = (_timed(trainer(work, images, guard=on)) for on in (True, False))
+    guarded(1)
     epochs = epochs_for(seconds, guarded)
     bare(epochs)
     return statistics.median(guarded(epochs) / bare(epochs) for _ in range(rounds))
