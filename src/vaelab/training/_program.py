@@ -399,7 +399,7 @@ run_many = jax.jit(
     _of_many(
         steps,
         (0, 0, None, None, None, _KNOBS_OF_MANY),
-        Stretch(leaves=0, sums=0, finite=0, order=None),
+        Stretch._make((0, 0, 0, None)),
     ),
     static_argnums=0,
     donate_argnums=1,
