@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
-from vaelab.debug import recorder
+from vaelab.debug import _failure
 from vaelab.debug.crash import load_crash
 from vaelab.debug.explain import explain
 from vaelab.debug.recorder import guarded
@@ -36,7 +36,7 @@ def bits(tree):
 def explained(monkeypatch):
     """In the place of a report, for tests that are about something else."""
     report = object()
-    monkeypatch.setattr(recorder, "explain", lambda *args, **kwargs: report)
+    monkeypatch.setattr(_failure, "explain", lambda *args, **kwargs: report)
     return report
 
 
@@ -471,7 +471,7 @@ def test_an_explanation_that_fails_does_not_hide_the_error(monkeypatch):
     def broken(*args, **kwargs):
         raise NotImplementedError("no such primitive")
 
-    monkeypatch.setattr(recorder, "explain", broken)
+    monkeypatch.setattr(_failure, "explain", broken)
     run = guarded(jax.jit(jnp.log), every=1)
     with pytest.raises(NonFiniteError, match="explain.. failed: .*no such prim") as e:
         run(0.0)
