@@ -1,5 +1,9 @@
 """Settings that hold for every test."""
 
+import os
+import signal
+from functools import partial
+
 import jax
 import matplotlib
 import pytest
@@ -14,6 +18,14 @@ def _close_figures():
     from matplotlib import pyplot
 
     pyplot.close("all")
+
+
+@pytest.fixture
+def press_ctrl_c():
+    """Interrupts this process, even if it was started to ignore that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield partial(os.kill, os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

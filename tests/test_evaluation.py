@@ -48,6 +48,7 @@ def test_metrics_agree_with_the_losses_and_with_the_grid(plane_vae, digits):
     assert metrics.collapsed_units == 0
 
 
+@pytest.mark.slow
 def test_mutual_information_is_at_most_the_kl_and_the_logarithm_of_n(plane_vae, digits):
     metrics = vaelab.evaluate(plane_vae, digits.test, key=KEY, num_samples=10)
     assert 1 < metrics.mutual_information <= metrics.kl_per_dim.sum() + 0.1
@@ -76,6 +77,7 @@ def two_unit_vae():
 BLACK_AND_WHITE = np.stack([np.zeros((2, 2)), np.ones((2, 2))] * 50)
 
 
+@pytest.mark.slow
 def test_mutual_information_of_a_code_with_one_bit():
     metrics = vaelab.evaluate(two_unit_vae(), BLACK_AND_WHITE, key=KEY, num_samples=5)
     assert metrics.mutual_information == pytest.approx(np.log(2), abs=1e-4)

@@ -132,6 +132,7 @@ def test_with_the_exact_posterior_every_bound_is_the_log_likelihood():
         np.testing.assert_allclose(bound, exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_the_bound(plane_vae, digits):
     many = jnp.tile(digits.test, (4, 1, 1))  # 1800 images: chunks of 36 samples
     bound = losses.iwae_bound(plane_vae, many, num_samples=100, key=jax.random.key(0))
@@ -139,6 +140,7 @@ def test_chunks_do_not_change_the_bound(plane_vae, digits):
     assert bound[:450].mean() == pytest.approx(float(bound[-450:].mean()), abs=0.1)
 
 
+@pytest.mark.slow
 def test_dropout_is_off_in_the_bound_and_on_in_the_loss(digits):
     vae = vaelab.VAE((8, 8), 16, 2, dropout=0.5, rngs=nnx.Rngs(0, noise=1))
     x, options = digits.test[:8], {"num_samples": 4, "key": jax.random.key(0)}

@@ -63,6 +63,7 @@ def test_probabilities_of_all_images_sum_to_one():
     assert jnp.exp(-Bernoulli().nll(logits, images)).sum() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_nll_passes_check_grads():
     logits = jax.random.normal(jax.random.key(0), (4, 3, 2))
     x = jax.random.uniform(jax.random.key(1), (4, 3, 2))
@@ -221,7 +222,12 @@ def test_samples_have_the_likelihoods_mean(likelihood, logits):
 
 @pytest.mark.parametrize(
     "likelihood",
-    [ContinuousBernoulli(), Gaussian(std=0.5), LEARNED, PixelwiseGaussian()],
+    [
+        pytest.param(ContinuousBernoulli(), marks=pytest.mark.slow),
+        Gaussian(std=0.5),
+        LEARNED,
+        PixelwiseGaussian(),
+    ],
 )
 def test_densities_pass_check_grads(likelihood):
     shape = (4, 3) if likelihood.outputs_per_pixel == 1 else (4, 3, 2)

@@ -59,6 +59,7 @@ def test_kl_and_its_gradient_are_finite_and_never_negative(mean, std):
     assert value >= -1e-6
 
 
+@pytest.mark.slow
 def test_kl_passes_check_grads():
     mean = jax.random.normal(jax.random.key(0), (3, 4))
     std = jnp.exp(0.5 * jax.random.normal(jax.random.key(1), (3, 4)))

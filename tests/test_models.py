@@ -68,6 +68,7 @@ def test_samples_depend_on_the_key_alone():
     assert set(np.unique(model.sample(4, key=key, draw_pixels=True))) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_the_activation_is_that_of_every_hidden_layer():
     """With the identity both parts are affine: f(a) + f(b) = f(a + b) + f(0)."""
     model = vae((8, 8), (32, 16), 8, activation=lambda h: h)

@@ -101,6 +101,7 @@ def plane_vae(image_shape):
     return vaelab.VAE(image_shape, 16, 2, rngs=nnx.Rngs(0, noise=1))
 
 
+@pytest.mark.slow
 def test_the_grid_integrates_to_one_over_all_images():
     vae = plane_vae((2, 3))
     vae.decoder.linear.kernel[...] *= 20.0

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -82,6 +83,7 @@ def test_the_kl_is_finite_for_all_spreads(mean, std):
     ).all()
 
 
+@pytest.mark.slow
 @given(
     mean=arrays((3, 2), -1e2, 1e2),
     log_std=arrays((3, 2), -10, 10),
@@ -101,6 +103,7 @@ def test_the_decomposition_of_the_kl_is_finite_for_bounded_spreads(
     assert_finite(parts, mean, log_std)
 
 
+@pytest.mark.slow
 @given(
     batch=st.integers(1, 3),
     shape=hnp.array_shapes(min_dims=2, max_dims=3, max_side=4),

@@ -92,6 +92,7 @@ def test_logits_mean_and_std_are_equal(digits, log_std_bounds):
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @bounds
 def test_the_loss_curve_is_equal_over_200_steps(digits, log_std_bounds):
     def curve(model, step):

@@ -26,6 +26,7 @@ def densities():
     )
 
 
+@pytest.mark.slow
 def test_the_three_parts_sum_to_the_kl():
     parts = losses.total_correlation_terms(Z, MEAN, STD, dataset_size=50)
     own = stats.norm(MEAN, STD).logpdf(Z).sum(1)
@@ -64,6 +65,7 @@ def test_the_weights_are_unbiased_over_all_batches_with_the_example(batch_size):
         np.testing.assert_allclose(np.mean(estimates), q[0].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_beta_one_the_loss_estimates_the_elbo(digits):
     vae = vaelab.VAE((8, 8), 16, 4, rngs=nnx.Rngs(0, noise=1))
     x = digits.train[:64]
@@ -78,6 +80,7 @@ def test_with_beta_one_the_loss_estimates_the_elbo(digits):
     assert loss == pytest.approx(negative_elbo, abs=0.05)
 
 
+@pytest.mark.slow
 def test_beta_weighs_the_total_correlation_alone(digits):
     vae = vaelab.VAE((8, 8), 16, 4, rngs=nnx.Rngs(0, noise=1))
     x, options = digits.train[:32], {"dataset_size": 1347, "key": jax.random.key(0)}
@@ -91,6 +94,7 @@ def test_beta_weighs_the_total_correlation_alone(digits):
     np.testing.assert_array_equal(plain.elbo, weighted.elbo)
 
 
+@pytest.mark.slow
 def test_the_decomposition_passes_check_grads():
     def total(z, mean, std):
         parts = losses.total_correlation_terms(z, mean, std, dataset_size=50)

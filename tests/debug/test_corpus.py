@@ -22,9 +22,9 @@ EVERYWHERE = [pytest.mark.slow, pytest.mark.versions]
 
 
 def some(names):
-    """A quarter of the programs for `make test`, all of them for .ci/run."""
+    """An eighth of the programs for `make test`, all of them for .ci/run."""
     return [
-        pytest.param(name, marks=() if number % 4 == 0 else EVERYWHERE)
+        pytest.param(name, marks=() if number % 8 == 0 else EVERYWHERE)
         for number, name in enumerate(names)
     ]
 

@@ -262,6 +262,8 @@ def test_the_global_flag_is_fooled():
     assert done.stdout == "None\n"  # if this fails, JAX has repaired its flag
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_the_guard_is_not_fooled():
     with nan_guard():
         assert first_caught() == 6

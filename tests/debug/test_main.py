@@ -111,6 +111,7 @@ def test_an_eager_nan_names_its_line(run):
     assert "script.py:3" in done.stderr and "print(x / x)" in done.stderr
 
 
+@pytest.mark.slow
 def test_infinities_on_request(run):
     source = "import jax.numpy as jnp\nprint(1 / jnp.zeros(()))\n"
     assert run(source).returncode == 0

@@ -1,10 +1,8 @@
 """Saved models, and runs that go on bit for bit after they were killed."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -171,6 +169,7 @@ class StopAt(vaelab.callbacks.Callback):
             run.stop("enough")
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_from_before_the_best_parameters_come_back(
     digits, tmp_path
 ):
@@ -224,11 +223,11 @@ def test_what_a_killed_deletion_left_is_cleared_away(digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_middle_of_an_epoch(digits, tmp_path):
+def test_a_run_goes_on_from_the_middle_of_an_epoch(digits, tmp_path, press_ctrl_c):
     class Press(callbacks.Callback):
         def on_epoch(self, run):
             if run.epoch == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                press_ctrl_c()
 
     whole, model = new_vae(), new_vae()
     expected = fit(whole, digits, 6)

@@ -46,7 +46,14 @@ def with_fuse(limit):
     return model
 
 
-@pytest.mark.parametrize("limit", [0, 20, 65])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param(0, marks=pytest.mark.slow),
+        20,
+        pytest.param(65, marks=pytest.mark.slow),
+    ],
+)
 def test_the_exact_step_is_named_and_the_model_is_as_before_it(digits, limit):
     x, options = digits.train[:160], {"batch_size": 8, "optimizer": ADAM}
     model = with_fuse(limit)
@@ -77,6 +84,7 @@ def test_it_changes_no_bit(digits):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_parameter_that_overflows_is_seen_though_the_loss_is_finite(digits):
     huge = optax.sgd(1e38)
     model = new_vae()

@@ -58,6 +58,7 @@ def test_unstacked_models_are_ordinary_ones(digits):
     assert models[2].sample(2, key=jax.random.key(0)).shape == (2, 8, 8)
 
 
+@pytest.mark.slow
 def test_one_that_diverges_leaves_the_others_alone(digits):
     result = fit_many(digits.train[:100], learning_rates=[1e-3, 1e30], betas=[1.0])
     finite = np.isfinite(result.history["loss"]).all(axis=1)

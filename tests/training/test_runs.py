@@ -1,7 +1,6 @@
 """How a run is cut into calls makes no difference, and no call is compiled twice."""
 
 import logging
-import os
 import signal
 import threading
 
@@ -158,6 +157,7 @@ def test_validation_takes_every_image_without_dropout_and_noise_of_its_own(digit
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_validation_in_blocks_weighs_every_image_alike(digits, monkeypatch):
     from vaelab.training import _program
 
@@ -170,13 +170,13 @@ def test_validation_in_blocks_weighs_every_image_alike(digits, monkeypatch):
     )
 
 
-def test_ctrl_c_ends_with_the_history_so_far_and_a_usable_model(digits):
+def test_ctrl_c_ends_with_the_history_so_far_and_a_usable_model(digits, press_ctrl_c):
     model = new_vae()
 
     class Press(Callback):
         def on_epoch(self, run):
             if run.epoch == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                press_ctrl_c()
 
     result = fit(model, digits.train, epochs=1000, callbacks=[Press()])
     assert result.stopped_by == "interrupt"
@@ -186,11 +186,14 @@ def test_ctrl_c_ends_with_the_history_so_far_and_a_usable_model(digits):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_is_heard_within_a_long_fused_run(digits):
-    fit(new_vae(), digits.train, epochs=1)
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    result = fit(new_vae(), digits.train, epochs=100_000)
+def test_ctrl_c_is_heard_within_a_long_fused_run(digits, press_ctrl_c):
+    class PressSoon(Callback):
+        every = None
+
+        def on_start(self, run):
+            threading.Timer(1.0, press_ctrl_c).start()
+
+    result = fit(new_vae(), digits.train, epochs=100_000, callbacks=[PressSoon()])
     assert result.stopped_by == "interrupt"
     assert 1 < result.epochs < 100_000
 

@@ -83,6 +83,7 @@ def test_an_error_in_a_loader_comes_through(digits):
         fit(broken(), epochs=1)
 
 
+@pytest.mark.slow
 def test_a_nan_in_the_stream_is_explained(digits):
     def batches():
         for step in range(80):
