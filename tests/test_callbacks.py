@@ -537,6 +537,31 @@ def test_a_class_or_a_function_is_no_callback(images, wrong):
         fit(images, wrong)
 
 
+def test_one_callback_is_no_list(images):
+    with pytest.raises(TypeError, match="callbacks is a EarlyStopping: give a list"):
+        vaelab.fit(
+            new_vae(),
+            images,
+            epochs=1,
+            batch_size=20,
+            optimizer=ADAM,
+            callbacks=EarlyStopping(2),
+        )
+
+
+def test_callbacks_may_come_from_a_generator(images):
+    class Count(Callback):
+        epochs = 0
+
+        def on_epoch(self, run):
+            self.epochs += 1
+
+    count = Count()
+    settings = {"epochs": np.int64(2), "batch_size": np.int32(20), "optimizer": ADAM}
+    vaelab.fit(new_vae(), images, callbacks=(c for c in [count]), **settings)
+    assert count.epochs == 2
+
+
 def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 

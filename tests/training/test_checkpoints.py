@@ -214,6 +214,47 @@ def test_a_checkpoint_callback_forgets_an_earlier_run(digits, tmp_path):
     assert_same(vaelab.load(tmp_path, best=True), model)
 
 
+def test_a_resumed_run_in_another_folder_has_its_own_best(digits, tmp_path):
+    first, second = (Checkpoint(tmp_path / name, metric="kl") for name in "ab")
+    fit(new_vae(), digits, 2, more=[first])
+    fit(new_vae(), digits, 3, more=[second], resume=tmp_path / "a")
+    assert isinstance(vaelab.load(tmp_path / "b", best=True), vaelab.VAE)
+
+
+def test_another_metric_begins_anew_when_resumed(digits, tmp_path):
+    def callbacks_for(metric):
+        return [Checkpoint(tmp_path, metric=metric), EarlyStopping(2, metric)]
+
+    fit(new_vae(), digits, 4, more=callbacks_for("kl"), resume=tmp_path)
+    *_, stopping = chosen = callbacks_for("validation_elbo")
+    model = new_vae()
+    fit(model, digits, 7, more=chosen, resume=tmp_path)
+    assert stopping.best_epoch == 7
+    best = vaelab.load(tmp_path, best=True)
+    np.testing.assert_array_equal(
+        best.decoder.linear.kernel[...], model.decoder.linear.kernel[...]
+    )
+
+
+def test_early_stopping_may_join_a_resumed_run(digits, tmp_path):
+    fit(new_vae(), digits, 6, tmp_path)
+    stopping = EarlyStopping(2)
+    result = fit(new_vae(), digits, 8, tmp_path, more=[stopping])
+    assert result.epochs == 8 and stopping.best_epoch == 8
+
+
+def test_the_last_checkpoint_may_be_the_best(digits, tmp_path):
+    checkpoint = Checkpoint(tmp_path, every=3, metric="loss")
+    model = new_vae()
+    options = {
+        "batch_size": 50,
+        "optimizer": ADAM,
+        "callbacks": [StopAt(5), checkpoint],
+    }
+    vaelab.fit(model, digits.train[:200], epochs=9, **options)
+    assert_same(vaelab.load(tmp_path, best=True), model)
+
+
 def test_what_a_killed_deletion_left_is_cleared_away(digits, tmp_path):
     leftover = tmp_path / "4.deleted"
     leftover.mkdir()

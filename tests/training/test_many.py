@@ -79,6 +79,12 @@ def test_bad_grids_are_refused(digits, options, message):
         fit_many(digits.train[:100], **options)
 
 
+@pytest.mark.parametrize("name", ["seeds", "betas", "learning_rates"])
+def test_a_single_number_is_no_grid(digits, name):
+    with pytest.raises(TypeError, match=rf"{name} is 1: give a list, such as \[1\]"):
+        fit_many(digits.train, **{name: 1})
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam(1e-3), 1e-3])
 def test_an_optimizer_that_takes_no_rate_is_refused(digits, optimizer):
     with pytest.raises(TypeError, match="give a function from a learning rate"):

@@ -244,6 +244,10 @@ def test_a_run_from_another_thread(digits):
         ({"images": (np.zeros((8, 8, 8)), np.zeros(7))}, "as many labels"),
         ({"steps_per_epoch": 3}, "steps_per_epoch is 3, but images are arrays"),
         ({"epochs": True}, "epochs is True"),
+        ({"epochs": 2.0}, "epochs is 2.0: give at least 1, a whole number"),
+        ({"batch_size": "100"}, "batch_size is '100': give at least 1 and at most"),
+        ({"beta": float("nan")}, "beta is nan: give a finite number"),
+        ({"beta": "1"}, "beta is '1': give a finite number"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_compiled(options, message):

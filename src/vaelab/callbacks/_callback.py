@@ -17,6 +17,8 @@ class Callback:
         every: `on_epoch` is called after so many epochs, and after the last. None calls
             it whenever the host has a moment, up to a few times a second, and costs
             nothing: epochs in between stay one compiled call.
+        metric: a name from the history that it reads, if it reads one: `fit` refuses
+            a run that does not record it.
 
     >>> import optax, vaelab
     >>> from flax import nnx
@@ -33,6 +35,7 @@ class Callback:
     """
 
     every: int | None = 1
+    metric: str | None = None
 
     def on_start(self, run: "Run") -> None:
         """Called before the first step, and after a checkpoint was restored."""

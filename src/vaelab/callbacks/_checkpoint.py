@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Checkpoint(Callback):
     """Writes all that a run needs to go on, bit for bit, after it was killed.
 
-    The latest checkpoint is kept, and the best one beside it. With `fit(...,
+    The latest checkpoint is kept, and of those written the best one beside it, for
+    `vaelab.load(path, best=True)`. They are of the run as it goes: parameters that
+    `EarlyStopping` gives back at its end are not in the latest one. With `fit(...,
     resume=path)` the same script begins, goes on, or is done, as the case may be. It
     runs after all other callbacks, so what they decided is in it.
 
@@ -78,17 +80,12 @@ class Checkpoint(Callback):
                 "from there, or another folder"
             )
         store.prepare()
-        if run.epoch == 0:
+        if self._best_step not in store.steps():  # it is of an earlier run
             self._begin()
         self._store, self._written = store, run.step
 
     def on_epoch(self, run: "Run") -> None:
         """Writes a checkpoint; it is complete before the next one begins."""
-        recorded = ("validation_elbo", "elbo", "loss")
-        metric = self.metric or next(m for m in recorded if m in run.history)
-        score = last_score(metric, run)
-        if score > self._best:
-            self._best, self._best_step = score, run.step
         self._write(run)
 
     def on_end(self, run: "Run") -> None:
@@ -100,14 +97,26 @@ class Checkpoint(Callback):
 
     def state(self) -> dict[str, Any]:
         """Returns which checkpoint is the best."""
-        return {"best": self._best, "best_step": self._best_step}
+        return {
+            "metric": self.metric,
+            "best": self._best,
+            "best_step": self._best_step,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` returned."""
-        self._best, self._best_step = state["best"], state["best_step"]
+        """Takes back what `state` returned, if it is about the same metric."""
+        if state["metric"] == self.metric:
+            self._best, self._best_step = state["best"], state["best_step"]
 
     def _write(self, run: "Run") -> None:
         assert self._store is not None  # on_start made it
+        recorded = ("validation_elbo", "elbo", "loss")
+        metric = self.metric or next(m for m in recorded if m in run.recorded)
+        values = run.history.get(metric, [])
+        if values and len(values) == run.epoch and not run.steps_in_epoch:
+            score = last_score(metric, run)
+            if score > self._best:
+                self._best, self._best_step = score, run.step
         arrays, facts = run.snapshot()
         keep = frozenset() if self._best_step is None else {self._best_step}
         facts["best_step"] = self._best_step

@@ -25,12 +25,20 @@ class _Watch:
         self._metric = metric
         self._patience = patience
         self._min_delta = min_delta
-        self.begin()
+        self._restored = False
+        self._begin(epoch=0)
 
-    def begin(self) -> None:
-        """Forgets an earlier run."""
+    def _begin(self, epoch: int) -> None:
         self.best = -math.inf
-        self.since = 0
+        self.since = epoch
+
+    def start(self, run: "Run") -> bool:
+        """Forgets an earlier run, and returns True, unless this one goes on with it."""
+        begins = not self._restored
+        if begins:
+            self._begin(run.epoch)
+        self._restored = False
+        return begins
 
     def improved(self, run: "Run") -> bool:
         """Takes the last epoch into account."""
@@ -46,11 +54,13 @@ class _Watch:
 
     def state(self) -> dict[str, Any]:
         """Returns the best value and the epoch from which patience counts."""
-        return {"best": self.best, "since": self.since}
+        return {"metric": self._metric, "best": self.best, "since": self.since}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` returned."""
-        self.best, self.since = float(state["best"]), int(state["since"])
+        """Takes back what `state` returned, if it is about the same metric."""
+        self._restored = state["metric"] == self._metric
+        if self._restored:
+            self.best, self.since = float(state["best"]), int(state["since"])
 
 
 class EarlyStopping(Callback):
@@ -61,7 +71,8 @@ class EarlyStopping(Callback):
         metric: a name from the history. The higher the better if it ends in `elbo`,
             else the lower. NaN and Inf are no new best value.
         min_delta: by how much a value must beat the best one to take its place.
-        restore_best: at the end give the model back its parameters of the best epoch.
+        restore_best: at the end give the model back its parameters of the best epoch;
+            after a NaN it has those from before the bad step instead.
 
     Raises:
         ValueError: `patience` is below 1 or `min_delta` below 0.
@@ -86,12 +97,11 @@ class EarlyStopping(Callback):
     @property
     def best_epoch(self) -> int:
         """The number of the best epoch, counted from 1; 0 before there is one."""
-        return self._watch.since
+        return self._watch.since if math.isfinite(self._watch.best) else 0
 
     def on_start(self, run: "Run") -> None:
         """Forgets an earlier run, or ends a resumed one that had ended already."""
-        if run.epoch == 0:
-            self._watch.begin()
+        if self._watch.start(run):
             self._parameters = []
         self._stop_if_over(run)
 
@@ -168,9 +178,8 @@ class ReduceLROnPlateau(Callback):
         self._min_scale = min_scale
 
     def on_start(self, run: "Run") -> None:
-        """Forgets an earlier run, unless this one was resumed."""
-        if run.epoch == 0:
-            self._watch.begin()
+        """Forgets an earlier run, unless this one goes on with it."""
+        self._watch.start(run)
 
     def on_epoch(self, run: "Run") -> None:
         """Lowers the rate when patience is over, and begins to wait anew."""

@@ -123,9 +123,9 @@ def fit(
     """
     _inputs.check_optimizer(optimizer)
     _inputs.check_beta(loss_fn, beta)
-    _inputs.check_epochs(epochs)
+    epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)
-    _inputs.check_callbacks(callbacks)
+    callbacks = _inputs.checked_callbacks(callbacks)
     feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
     held_out = None
     if validation is not None:
@@ -152,7 +152,7 @@ def fit(
     )
     run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
-        callbacks = [*callbacks, ProgressBar(progress)]
+        callbacks.append(ProgressBar(progress))
     run.callbacks = sorted(
         callbacks,
         # It keeps what all others decide, and ends before they change the model.

@@ -1,7 +1,9 @@
 """What `fit` is given: checked on the host, before anything is compiled."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -75,10 +77,19 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
     return on_device
 
 
-def check_epochs(epochs: int) -> None:
+def checked_epochs(epochs: int) -> int:
     """Refuses a run of no epochs."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs is {epochs}: give at least 1")
+    if not _is_whole(epochs) or epochs < 1:
+        raise ValueError(f"epochs is {epochs!r}: give at least 1, a whole number")
+    return int(epochs)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or getattr(value, "shape", None) == ()
 
 
 def checked_batch_size(batch_size: int | None, num_images: int) -> int:
@@ -87,12 +98,12 @@ def checked_batch_size(batch_size: int | None, num_images: int) -> int:
         raise ValueError(
             f"batch_size is missing: give at most {num_images}, the number of images"
         )
-    if not 1 <= batch_size <= num_images:
+    if not (_is_whole(batch_size) and 1 <= batch_size <= num_images):
         raise ValueError(
-            f"batch_size is {batch_size}: give at least 1 and at most the {num_images} "
-            "images there are"
+            f"batch_size is {batch_size!r}: give at least 1 and at most the "
+            f"{num_images} images there are, a whole number"
         )
-    return batch_size
+    return int(batch_size)
 
 
 def check_mesh(mesh: Mesh | None) -> None:
@@ -151,8 +162,14 @@ def check_optimizer_maker(optimizer: Any) -> None:
         )
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
+def checked_callbacks(callbacks: Any) -> list[Callback]:
     """Refuses what is no callback."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(
+            f"callbacks is a {type(callbacks).__name__}: give a list, such as "
+            "[EarlyStopping(patience=10)]"
+        )
+    callbacks = list(callbacks)
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(
@@ -165,13 +182,14 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
                 f"every of {type(callback).__name__} is {every}: give at least 1 "
                 "epoch, or None"
             )
+    return callbacks
 
 
 def check_metrics(callbacks: Sequence[Callback], recorded: Sequence[str]) -> None:
     """Refuses callbacks that watch what is not recorded."""
     for callback in callbacks:
-        metric = getattr(callback, "metric", None)
-        if metric is None or metric in recorded:
+        metric = callback.metric
+        if not isinstance(metric, str) or metric in recorded:
             continue
         trained = metric.removeprefix("validation_")
         if trained in recorded:
@@ -190,7 +208,9 @@ def takes(loss_fn: Callable[..., Any], argument: str) -> bool:
 
 
 def check_beta(loss_fn: Callable[..., Any], beta: Any) -> None:
-    """Refuses a beta for a loss that takes none."""
+    """Refuses what is no weight, and a beta for a loss that takes none."""
+    if not callable(beta) and not (_is_number(beta) and math.isfinite(beta)):
+        raise ValueError(f"beta is {beta!r}: give a finite number, or a schedule")
     if not takes(loss_fn, "beta") and (callable(beta) or beta != 1.0):
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
         raise ValueError(

@@ -109,10 +109,12 @@ def fit_many(
         ("betas", betas),
         ("learning_rates", learning_rates),
     ):
+        if not hasattr(values, "__len__"):
+            raise TypeError(f"{name} is {values!r}: give a list, such as [{values!r}]")
         if not len(values):
             raise ValueError(f"{name} is empty: give at least one")
     _inputs.check_optimizer_maker(optimizer)
-    _inputs.check_epochs(epochs)
+    epochs = _inputs.checked_epochs(epochs)
     for beta in betas:
         _inputs.check_beta(loss_fn, beta)
     models = [make_model(seed) for seed in seeds]

@@ -24,7 +24,8 @@ class Run:
         epochs: how many were asked for.
         step: how many updates were made.
         steps_per_epoch: how many an epoch takes; None if only its end will tell.
-        history: for each quantity a list with one value per finished epoch.
+        history: for each quantity a list with one value per finished epoch, to be read
+            and left as it is.
         learning_rate_scale: multiplies every update from now on; may be set.
         steps_per_second: of the last steps, compilation apart.
         stopped_by: None while it runs; then `"epochs"`, `"interrupt"`, `"non-finite"`,
