@@ -50,7 +50,10 @@ class Callback:
         """
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint must keep: a tree of arrays and numbers."""
+        """Returns what a checkpoint must keep: arrays and numbers under strings.
+
+        Lists and dictionaries of them are fine, too; tuples come back as lists.
+        """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class Checkpoint(Callback):
 
     Args:
         path: the folder, a new one, an empty one, or one with checkpoints to go on
-            from.
+            from. Logs and other files belong elsewhere.
         every: after how many epochs it writes. It also writes at the end, and after
             Ctrl-C and a NaN.
         metric: says which checkpoint is the best, as in `EarlyStopping`. None takes

@@ -84,8 +84,9 @@ def fit(
             function of the update's number such as `losses.kl_warmup(1000)`.
         transform: `(key, batch)` to a batch, inside of the compiled step: binarisation,
             dequantisation, augmentation. Validation images are taken as they are.
-        validation: images that are not trained on, as `images`. After each epoch their
-            `loss_fn`, without dropout and with the same noise every time, is recorded.
+        validation: images that are not trained on: an array, or a tuple as `images`.
+            After each epoch their `loss_fn`, without dropout and with the same noise
+            every time, is recorded.
         callbacks: what happens between epochs, from `vaelab.callbacks` or of your own.
         seed: of the permutations and the keys of `transform`. The model's own noise
             comes from its stream.
