@@ -18,6 +18,7 @@ from benchmarks.speed.contestants import CONTESTANTS, Contestant, Trainer
 from benchmarks.speed.works import WORKS, Work
 
 LEARNING_EPOCHS = 200
+FEWEST_EPOCHS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Worker:
 def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
     """Returns how many epochs take about so long; `run` must be warm for one.
 
-    They are at least two, and the first does not count: with it goes what a call costs
+    They are at least five, and the first does not count: with it goes what a call costs
     however many epochs it takes.
 
     Args:
@@ -107,7 +108,7 @@ def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
         run: trains for some epochs and returns the seconds that it took.
     """
     shortest = run(1)
-    epochs = 2
+    epochs = FEWEST_EPOCHS
     while True:
         run(epochs)  # to some, another number of epochs is another program
         elapsed = max(run(epochs) - shortest, 1e-3 * seconds)
@@ -126,7 +127,7 @@ def race(
     besides its steps, and `to_fit` and `to_scan`, the medians of the ratios within a
     round; or `missing` with a reason.
 
-    Each round has at least two epochs, and the time of a call of one is taken off.
+    Each round has at least five epochs, and the time of a call of one is taken off.
     """
     absent = {name: CONTESTANTS[name].missing for name in names}
     with contextlib.ExitStack() as stack:

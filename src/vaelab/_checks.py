@@ -4,6 +4,7 @@ All checks run on the host, before anything is compiled.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,6 +93,15 @@ def require_image_shape(
                 else f"reshape {name}, or build the model with image_shape="
                 f"{tuple(shape[1:])}"
             )
+        )
+
+
+def require_one_array(x: Any, name: str) -> None:
+    """Refuses a batch of images and labels where images alone belong."""
+    if isinstance(x, tuple | list | dict):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}: give an array of images alone; images "
+            "and labels need a loss_fn of your own that takes them apart"
         )
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vaelab._checks import require_image_shape
+from vaelab._checks import require_image_shape, require_one_array
 from vaelab.likelihoods import Bernoulli, Likelihood
 
 __all__ = [
@@ -315,6 +315,7 @@ class VAE(nnx.Module):
 
     def encode(self, x: jax.Array) -> Posterior:
         """Returns q(z | x) for images x of shape `(batch, *image_shape)`."""
+        require_one_array(x, "x")
         require_image_shape(jnp.shape(x), self.image_shape, "x")
         return self.encoder.posterior(x)
 

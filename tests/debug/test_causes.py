@@ -62,6 +62,12 @@ CASES = {
     "cast to float16": (lambda x: x.astype(F16), 1e5 * ZERO, "float16", "bfloat16"),
     "product in float16": (lambda x: x * x, F16(500), "overflows float16", "float32"),
     "product in float32": (lambda x: x * x, 1e30 * ZERO, "overflows float32", "Scale"),
+    "product of matrices": (
+        lambda x: jnp.stack([x, -x]).T @ jnp.stack([x, x]),
+        np.full(2, 3e38, np.float32),
+        "dot_general overflows float32",
+        "Scale",
+    ),
     "inf - inf": (gap, ZERO, "inf - inf is NaN", "large finite"),
     "0 * inf": (lambda x: x * jnp.where(x > 0, x, jnp.inf), ZERO, "0 * inf", "select"),
     "double where": (jax.grad(double_where), ZERO, "double-where", "safe = jnp.where"),

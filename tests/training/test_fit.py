@@ -187,6 +187,31 @@ def test_fit_refuses_bad_input_before_it_compiles(changes, message):
     assert loss_fn.traces == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": vaelab.VAE}, r"model is <class .*VAE'>: give an NNX module"),
+        ({"loss_fn": "elbo"}, "loss_fn is 'elbo': give a function"),
+        ({"validation": iter([])}, "validation is a list_iterator: give an array"),
+        ({"resume": True}, "resume is True: give the path of a folder"),
+        (
+            {"images": (np.zeros((8, 8, 8)), np.zeros(8))},
+            "x is a tuple: give an array of images alone; images and labels need a",
+        ),
+    ],
+)
+def test_fit_refuses_what_is_of_another_kind(changes, message):
+    options = {
+        "model": new_vae(),
+        "images": np.zeros((8, 8, 8)),
+        "epochs": 1,
+        "batch_size": 4,
+        "optimizer": ADAM,
+    } | changes
+    with pytest.raises(TypeError, match=message):
+        vaelab.fit(**options)
+
+
 def test_beta_may_follow_a_schedule_and_is_traced_once(digits):
     seen = []
 

@@ -91,6 +91,18 @@ def test_an_optimizer_that_takes_no_rate_is_refused(digits, optimizer):
         fit_many(digits.train, optimizer=optimizer)
 
 
+def test_what_makes_no_model_is_refused(digits):
+    with pytest.raises(TypeError, match=r"make_model\(7\) is 7: give an NNX module"):
+        vaelab.fit_many(
+            lambda seed: seed,
+            digits.train,
+            seeds=[7],
+            learning_rates=[1e-3],
+            epochs=1,
+            batch_size=50,
+        )
+
+
 def test_models_of_different_structures_are_refused(digits):
     def growing(seed):
         return vaelab.VAE((8, 8), 8 + seed, 3, rngs=nnx.Rngs(seed, noise=1))

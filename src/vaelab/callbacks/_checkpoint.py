@@ -25,7 +25,8 @@ class Checkpoint(Callback):
         path: the folder, a new one, an empty one, or one with checkpoints to go on
             from. Logs and other files belong elsewhere.
         every: after how many epochs it writes. It also writes at the end, and after
-            Ctrl-C and a NaN.
+            Ctrl-C and a NaN. Writing takes longer than a short epoch of a small model:
+            there, `every=10` saves time.
         metric: says which checkpoint is the best, as in `EarlyStopping`. None takes
             `validation_elbo`, else `elbo`, else `loss`, whichever is recorded first.
 

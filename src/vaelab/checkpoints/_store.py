@@ -27,9 +27,12 @@ class Store:
 
     Args:
         path: the folder.
+        name: what the caller calls it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], name: str = "path") -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"{name} is {path!r}: give the path of a folder")
         self.path = Path(path).absolute()
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(

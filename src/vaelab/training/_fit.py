@@ -122,7 +122,9 @@ def fit(
     >>> bool(result.history["elbo"][-1] > result.history["elbo"][0])
     True
     """
+    _inputs.check_model(model)
     _inputs.check_optimizer(optimizer)
+    _inputs.check_loss(loss_fn)
     _inputs.check_beta(loss_fn, beta)
     epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)

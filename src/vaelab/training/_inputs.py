@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from vaelab._checks import numeric_images, require_finite, require_image_shape
@@ -22,6 +23,23 @@ def is_stream(images: Any) -> bool:
     return isinstance(images, Iterable)
 
 
+def check_model(model: Any, name: str = "model") -> None:
+    """Refuses what is no NNX module, such as a class of models."""
+    if not isinstance(model, nnx.Module):
+        raise TypeError(
+            f"{name} is {model!r}: give an NNX module, such as "
+            "vaelab.VAE((8, 8), 64, 8, rngs=nnx.Rngs(0, noise=1))"
+        )
+
+
+def check_loss(loss_fn: Any) -> None:
+    """Refuses what is no function."""
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn is {loss_fn!r}: give a function, such as vaelab.losses.elbo"
+        )
+
+
 def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any:
     """Returns images, or a tuple of images and other arrays, as NumPy arrays.
 
@@ -31,6 +49,10 @@ def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any
         name: what the caller calls them.
         transform: makes batches of these into what the model sees.
     """
+    if is_stream(data):
+        raise TypeError(
+            f"{name} is a {type(data).__name__}: give an array, or a tuple of arrays"
+        )
     leaves, structure = jax.tree.flatten(data, is_leaf=_is_list)
     if not leaves:
         raise ValueError(f"{name} is empty: give at least one array")

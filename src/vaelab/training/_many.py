@@ -114,10 +114,13 @@ def fit_many(
         if not len(values):
             raise ValueError(f"{name} is empty: give at least one")
     _inputs.check_optimizer_maker(optimizer)
+    _inputs.check_loss(loss_fn)
     epochs = _inputs.checked_epochs(epochs)
     for beta in betas:
         _inputs.check_beta(loss_fn, beta)
     models = [make_model(seed) for seed in seeds]
+    for seed_of_model, model in zip(seeds, models, strict=True):
+        _inputs.check_model(model, f"make_model({seed_of_model})")
     data = _inputs.checked_data(models[0], images, "images", transform)
     n = len(jax.tree.leaves(data)[0])
     program = Program(

@@ -58,7 +58,7 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
     Raises:
         ValueError: they are of another kind of run, or cannot be read.
     """
-    with closing(Store(path)) as store:
+    with closing(Store(path, name="resume")) as store:
         step = store.latest()
         if step is None:
             return
