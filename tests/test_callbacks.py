@@ -505,7 +505,9 @@ def test_a_learning_rate_scale_of_zero_leaves_the_parameters(images):
     assert_same(each.seen[3], each.seen[1])
 
 
-@pytest.mark.parametrize("kind", [EarlyStopping, ReduceLROnPlateau])
+@pytest.mark.parametrize(
+    "kind", [EarlyStopping, pytest.param(ReduceLROnPlateau, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("metric", "validated", "advice"),
     [
@@ -549,6 +551,7 @@ def test_one_callback_is_no_list(images):
         )
 
 
+@pytest.mark.slow
 def test_callbacks_may_come_from_a_generator(images):
     class Count(Callback):
         epochs = 0

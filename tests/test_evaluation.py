@@ -102,6 +102,7 @@ def test_codes_are_the_posteriors_means(plane_vae, digits):
     np.testing.assert_allclose(codes, view.encode(digits.train).mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_is_stranger_than_digits(plane_vae, digits):
     noise = jax.random.bernoulli(KEY, 0.5, (50, 8, 8)).astype(jnp.float32)
     strange = evaluation.anomaly_scores(plane_vae, noise, key=KEY)
@@ -142,6 +143,7 @@ def test_the_identity_code_is_disentangled():
     assert max(values) <= 1
 
 
+@pytest.mark.slow
 def test_a_code_that_says_everything_twice_is_not_complete():
     factors, codes = factors_and_codes()
     twice = np.tile(codes, 2)

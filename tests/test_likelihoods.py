@@ -224,7 +224,7 @@ def test_samples_have_the_likelihoods_mean(likelihood, logits):
     "likelihood",
     [
         pytest.param(ContinuousBernoulli(), marks=pytest.mark.slow),
-        Gaussian(std=0.5),
+        pytest.param(Gaussian(std=0.5), marks=pytest.mark.slow),
         LEARNED,
         PixelwiseGaussian(),
     ],
@@ -236,6 +236,7 @@ def test_densities_pass_check_grads(likelihood):
     check_grads(lambda logits: likelihood.nll(logits, x), (logits,), order=2, rtol=3e-2)
 
 
+@pytest.mark.slow
 def test_a_learned_spread_is_trained_with_its_model():
     rngs = nnx.Rngs(0, noise=1)
     vae = vaelab.VAE((2, 2), 4, 2, likelihood=LearnedGaussian(), rngs=rngs)

@@ -146,6 +146,8 @@ def test_mixed_precision_multiplies_in_bfloat16_between_float32_ends():
     assert types == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_mixed_precision_is_close_and_trains():
     exact, mixed = vae(), vae(dtype=jnp.bfloat16)
     key = jax.random.key(3)

@@ -38,6 +38,7 @@ def assert_finite(function, *args):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @given(logits=arrays((3, PIXELS), -1e4, 1e4), x=arrays((3, PIXELS), 0, 1))
 @relaxed
 def test_bernoulli_losses_are_finite_for_all_logits(logits, x):

@@ -9,6 +9,7 @@ from vaelab import recipes
 IMAGES = vaelab.data.load_digits().train[:200]
 
 
+@pytest.mark.slow
 def test_warp_gives_black_and_white_images_that_resemble_theirs():
     bent = recipes.warp(jax.random.key(0), IMAGES, share=1.0)
     assert bent.shape == IMAGES.shape

@@ -119,6 +119,7 @@ def test_infinities_on_request(run):
     assert done.returncode == 1 and "script.py:2" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_sees_its_own_world(run):
     done = run(
         """
@@ -148,10 +149,10 @@ def test_a_script_sees_its_own_world(run):
     ("line", "status", "message"),
     [
         ("pass", 0, ""),
-        ("sys.exit()", 0, ""),
+        pytest.param("sys.exit()", 0, "", marks=pytest.mark.slow),
         ("sys.exit(7)", 7, ""),
         ("sys.exit('no data')", 1, "no data\n"),
-        ("raise SystemExit(3)", 3, ""),
+        pytest.param("raise SystemExit(3)", 3, "", marks=pytest.mark.slow),
     ],
 )
 def test_the_exit_status_is_the_scripts(run, line, status, message):

@@ -80,7 +80,14 @@ def nnx_state():
     return model, nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
 
-@pytest.mark.parametrize("every", [1, 3, 100])
+@pytest.mark.parametrize(
+    "every",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(100, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", NNX_STEPS)
 def test_an_nnx_step_stops_at_the_first_bad_step(name, every, explained):
     step = NNX_STEPS[name]

@@ -188,6 +188,8 @@ def test_the_last_checkpoint_is_from_before_the_best_parameters_come_back(
     assert_same(whole, second)
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_the_best_checkpoint_has_the_best_parameters(digits, tmp_path):
     model = new_vae()
     vaelab.fit(
@@ -221,6 +223,8 @@ def test_a_resumed_run_in_another_folder_has_its_own_best(digits, tmp_path):
     assert isinstance(vaelab.load(tmp_path / "b", best=True), vaelab.VAE)
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_another_metric_begins_anew_when_resumed(digits, tmp_path):
     def callbacks_for(metric):
         return [Checkpoint(tmp_path, metric=metric), EarlyStopping(2, metric)]
@@ -370,6 +374,8 @@ def test_a_bad_folder_is_refused_before_anything_is_compiled(digits, tmp_path, f
     assert compiled == []
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_a_model_of_another_size_is_not_resumed(digits, tmp_path):
     fit(new_vae(), digits, 1, tmp_path)
     other = vaelab.VAE((8, 8), 17, 4, rngs=nnx.Rngs(0, noise=1))

@@ -94,6 +94,8 @@ def test_a_parameter_that_overflows_is_seen_though_the_loss_is_finite(digits):
     assert all(np.isfinite(leaf).all() for leaf in arrays(model))
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_state_that_is_infinite_on_purpose_is_left_alone(digits):
     plateau = optax.chain(ADAM, optax.contrib.reduce_on_plateau())  # starts at best=inf
     result = vaelab.fit(

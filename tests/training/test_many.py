@@ -103,6 +103,8 @@ def test_what_makes_no_model_is_refused(digits):
         )
 
 
+@pytest.mark.slow
+@pytest.mark.versions
 def test_models_of_different_structures_are_refused(digits):
     def growing(seed):
         return vaelab.VAE((8, 8), 8 + seed, 3, rngs=nnx.Rngs(seed, noise=1))
