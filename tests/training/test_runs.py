@@ -159,10 +159,10 @@ def test_validation_takes_every_image_without_dropout_and_noise_of_its_own(digit
 
 @pytest.mark.slow
 def test_validation_in_blocks_weighs_every_image_alike(digits, monkeypatch):
-    from vaelab.training import _program
+    from vaelab.training import _validation
 
     whole = fit(new_vae(), digits.train, epochs=1, validation=digits.test[:50])
-    monkeypatch.setattr(_program, "VALIDATION_BLOCK", 16)
+    monkeypatch.setattr(_validation, "BLOCK", 16)
     held_out, another = digits.test[:50], new_vae(log_std_bounds=(-9.0, 9.0))
     blocks = fit(another, digits.train, epochs=1, validation=held_out)
     np.testing.assert_allclose(

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 
 from vaelab.losses import elbo
-from vaelab.training import _inputs, _program
+from vaelab.training import _inputs, _program, _validation
 from vaelab.training._feeds import SECONDS_PER_CALL
 from vaelab.training._interrupts import deferred_interrupts
 from vaelab.training._program import ROWS, Bounds, Knobs, Program
@@ -184,7 +184,9 @@ def _trained(
                 parts.setdefault(name, []).append(means)
             if held_out is not None:
                 step = np.int32(stop * per_epoch)
-                means = _program.validate_many(program, leaves, held_out, step, knobs)
+                means = _validation.validate_many(
+                    program, leaves, held_out, step, knobs
+                )
                 for name, values in jax.device_get(means).items():
                     parts.setdefault(f"validation_{name}", []).append(values[:, None])
             elif time.perf_counter() - began < SECONDS_PER_CALL:

@@ -22,16 +22,12 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaelab.models import evaluation_view
-from vaelab.training._step import LossFunction, gradient, mean_terms, recorded
+from vaelab.training._step import LossFunction, gradient, recorded
 
 Number = Any  # a NumPy array on the host, a JAX one inside of the program
 
 ROWS = 128
 """How many epochs one call can report on."""
-
-VALIDATION_BLOCK = 4096
-"""How many images are validated at a time."""
 
 
 class Knobs(NamedTuple):
@@ -48,7 +44,16 @@ class Knobs(NamedTuple):
     key: Number
 
 
-_KNOBS_OF_MANY = Knobs(beta=0, update_scale=0, key=None)
+AXES_OF_KNOBS = Knobs(beta=0, update_scale=0, key=None)
+"""Which of them each of many models has for itself."""
+
+SHUFFLE, TRANSFORM, VALIDATION = range(3)
+
+
+def key_for(knobs: Knobs, purpose: int, number: Number = 0) -> jax.Array:
+    """Returns a random key of a run: one for each purpose and number."""
+    key = jax.random.wrap_key_data(knobs.key)
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)
 
 
 class Bounds(NamedTuple):
@@ -197,7 +202,7 @@ class Program:
         if not self.shuffled or self.batch_size == self.num_images:
             images = jnp.arange(self.num_images, dtype=jnp.int32)
         else:
-            key = _key(knobs, _SHUFFLE, epoch)
+            key = key_for(knobs, SHUFFLE, epoch)
             images = jax.random.permutation(key, self.num_images).astype(jnp.int32)
         return Order(epoch, images)
 
@@ -211,7 +216,7 @@ class Program:
     ) -> dict[str, jax.Array]:
         """Updates the model; returns what the history records."""
         if self.transform is not None:
-            batch = self.transform(_key(knobs, _TRANSFORM, step), batch)
+            batch = self.transform(key_for(knobs, TRANSFORM, step), batch)
         arguments = self.loss_arguments(step, knobs.beta)
         grads, means = gradient(model, batch, self.loss_fn, arguments)
         values = recorded(means)
@@ -353,36 +358,7 @@ def recorded_names(
 run = jax.jit(steps, static_argnames="program", donate_argnames="leaves")
 
 
-@partial(jax.jit, static_argnames="program")
-def validate(
-    program: Program, leaves: list[jax.Array], data: Any, step: jax.Array, knobs: Knobs
-) -> dict[str, jax.Array]:
-    """Returns what the history records, averaged over images not trained on."""
-    model = evaluation_view(program.objects(leaves)[0])
-    arguments = program.loss_arguments(step, knobs.beta)
-
-    def sums(number: jax.Array | int, block: Any) -> dict[str, jax.Array]:
-        if program.takes_key:
-            arguments["key"] = _key(knobs, _VALIDATION, number)
-        size = len(jax.tree.leaves(block)[0])
-        means = recorded(mean_terms(program.loss_fn(model, block, **arguments)))
-        return {name: size * mean for name, mean in means.items()}
-
-    n = len(jax.tree.leaves(data)[0])
-    size = min(n, VALIDATION_BLOCK)
-    full = n // size
-    blocks = jax.tree.map(
-        lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), data
-    )
-    totals = jax.lax.map(lambda block: sums(*block), (jnp.arange(full), blocks))
-    total = {name: values.sum() for name, values in totals.items()}
-    if n % size:
-        rest = sums(full, jax.tree.map(lambda x: x[full * size :], data))
-        total = {name: total[name] + rest[name] for name in total}
-    return {name: value / n for name, value in total.items()}
-
-
-def _of_many(
+def of_many(
     function: Callable[..., Any], in_axes: tuple[Any, ...], out_axes: Any = 0
 ) -> Any:
     """Lets a function of a program take many models, stacked along the first axis."""
@@ -396,16 +372,13 @@ def _of_many(
 
 # They share the order of the images, so a layer's first product is one for all.
 run_many = jax.jit(
-    _of_many(
+    of_many(
         steps,
-        (0, 0, None, None, None, _KNOBS_OF_MANY),
+        (0, 0, None, None, None, AXES_OF_KNOBS),
         Stretch._make((0, 0, 0, None)),
     ),
     static_argnums=0,
     donate_argnums=1,
-)
-validate_many = jax.jit(
-    _of_many(validate, (0, None, None, _KNOBS_OF_MANY)), static_argnums=0
 )
 
 
@@ -413,14 +386,6 @@ validate_many = jax.jit(
 def copied(leaves: list[jax.Array]) -> list[jax.Array]:
     """Copies arrays, since `run` takes its own for good."""
     return [jnp.copy(leaf) for leaf in leaves]
-
-
-_SHUFFLE, _TRANSFORM, _VALIDATION = range(3)
-
-
-def _key(knobs: Knobs, purpose: int, number: jax.Array | int = 0) -> jax.Array:
-    key = jax.random.wrap_key_data(knobs.key)
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), number)
 
 
 @partial(jax.jit, static_argnames="program")

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from vaelab.callbacks import Callback
-from vaelab.training import _devices, _program, _snapshots
+from vaelab.training import _devices, _program, _snapshots, _validation
 from vaelab.training._guard import first_bad_step, nonfinite_error
 from vaelab.training._program import ROWS, Bounds, Knobs, Order, Program, Stretch
 
@@ -183,7 +183,7 @@ class Run:
     def validate(self, data: Any) -> None:
         """Adds what the model makes of images it is not trained on to the history."""
         means = jax.device_get(
-            _program.validate(
+            _validation.validate(
                 self.program, self.leaves, data, np.int32(self.step), self.knobs
             )
         )

@@ -1,0 +1,55 @@
+"""The loss of images that are not trained on, in one compiled call."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vaelab.models import evaluation_view
+from vaelab.training._program import (
+    AXES_OF_KNOBS,
+    VALIDATION,
+    Knobs,
+    Program,
+    key_for,
+    of_many,
+)
+from vaelab.training._step import mean_terms, recorded
+
+BLOCK = 4096
+"""How many images go through the model at a time."""
+
+
+@partial(jax.jit, static_argnames="program")
+def validate(
+    program: Program, leaves: list[jax.Array], data: Any, step: jax.Array, knobs: Knobs
+) -> dict[str, jax.Array]:
+    """Returns what the history records, averaged over images not trained on."""
+    model = evaluation_view(program.objects(leaves)[0])
+    arguments = program.loss_arguments(step, knobs.beta)
+
+    def sums(number: jax.Array | int, block: Any) -> dict[str, jax.Array]:
+        if program.takes_key:
+            arguments["key"] = key_for(knobs, VALIDATION, number)
+        size = len(jax.tree.leaves(block)[0])
+        means = recorded(mean_terms(program.loss_fn(model, block, **arguments)))
+        return {name: size * mean for name, mean in means.items()}
+
+    n = len(jax.tree.leaves(data)[0])
+    size = min(n, BLOCK)
+    full = n // size
+    blocks = jax.tree.map(
+        lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), data
+    )
+    totals = jax.lax.map(lambda block: sums(*block), (jnp.arange(full), blocks))
+    total = {name: values.sum() for name, values in totals.items()}
+    if n % size:
+        rest = sums(full, jax.tree.map(lambda x: x[full * size :], data))
+        total = {name: total[name] + rest[name] for name in total}
+    return {name: value / n for name, value in total.items()}
+
+
+validate_many = jax.jit(
+    of_many(validate, (0, None, None, AXES_OF_KNOBS)), static_argnums=0
+)
