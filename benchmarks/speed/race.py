@@ -100,8 +100,8 @@ class Worker:
 def epochs_for(seconds: float, run: Callable[[int], float]) -> int:
     """Returns how many epochs take about so long; `run` must be warm for one.
 
-    They are at least five, and the first does not count: with it goes what a call costs
-    however many epochs it takes.
+    They are at least `FEWEST_EPOCHS`, and the first does not count: with it goes what a
+    call costs however many epochs it takes.
 
     Args:
         seconds: how long.
@@ -127,7 +127,7 @@ def race(
     besides its steps, and `to_fit` and `to_scan`, the medians of the ratios within a
     round; or `missing` with a reason.
 
-    Each round has at least five epochs, and the time of a call of one is taken off.
+    The time of a call of one epoch is taken off each round's.
     """
     absent = {name: CONTESTANTS[name].missing for name in names}
     with contextlib.ExitStack() as stack:

@@ -22,6 +22,7 @@ def save(model: nnx.Module, path: str | os.PathLike[str]) -> None:
         path: the folder; it may be a new one.
 
     Raises:
+        TypeError: `path` is no path.
         ValueError: the folder holds something else than a saved model.
         OSError: it cannot be written to.
 
@@ -58,6 +59,7 @@ def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False)
 
     Raises:
         FileNotFoundError: there is no complete checkpoint.
+        TypeError: `path` is no path.
         ValueError: the checkpoint is of another structure or cannot be read, or a model
             must be given.
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -27,7 +28,7 @@ def check_model(model: Any, name: str = "model") -> None:
     """Refuses what is no NNX module, such as a class of models."""
     if not isinstance(model, nnx.Module):
         raise TypeError(
-            f"{name} is {model!r}: give an NNX module, such as "
+            f"{name} is {reprlib.repr(model)}: give an NNX module, such as "
             "vaelab.VAE((8, 8), 64, 8, rngs=nnx.Rngs(0, noise=1))"
         )
 
