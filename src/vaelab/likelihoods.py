@@ -15,6 +15,7 @@ A likelihood without parameters is a frozen dataclass: two equal ones share comp
 programs. One with parameters is an NNX module, trained with the model that holds it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from vaelab._bounds import bounded
 from vaelab._checks import require_finite, require_levels, require_unit_interval
 
 __all__ = [
@@ -288,7 +290,7 @@ class LearnedGaussian(nnx.Module):
         require_finite(np.asarray(x), name)
 
     def _bounded_log_std(self) -> jax.Array:
-        return jnp.maximum(self.log_std[...], jnp.log(self.floor))
+        return bounded(self.log_std[...], math.log(self.floor))
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,7 @@ class PixelwiseGaussian:
         require_finite(np.asarray(x), name)
 
     def _log_std(self, logits: jax.Array) -> jax.Array:
-        return jnp.maximum(logits[..., 1], jnp.log(self.floor))
+        return bounded(logits[..., 1], math.log(self.floor))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vaelab._bounds import bounded
 from vaelab._checks import require_image_shape, require_one_array
 from vaelab.likelihoods import Bernoulli, Likelihood
 
@@ -96,10 +97,12 @@ class Encoder(nnx.Module):
 
         h &= a(W x + b) \\
         \mathrm{mean} &= W_m h + b_m \\
-        \mathrm{std} &= \exp(\operatorname{clip}(W_s h + b_s, l, u))
+        \mathrm{std} &= \exp(f(W_s h + b_s))
 
-    with the activation a, by default relu. The bounds l and u on log std change nothing
-    for a healthy model and keep `log(std)` finite for a sick one.
+    with the activation a, by default relu. The bound f changes nothing for a healthy
+    model: between l + 1 and u - 1 it is the identity. Outside it bends smoothly towards
+    the bounds l and u on log std, which keeps `log(std)` finite and leaves a gradient
+    by which a posterior comes back.
 
     Args:
         input_size: the number of values in one image.
@@ -153,7 +156,7 @@ class Encoder(nnx.Module):
         h = self.hidden(x)
         log_std = _float32(self.linear_std(h))
         if self.log_std_bounds is not None:
-            log_std = jnp.clip(log_std, *self.log_std_bounds)
+            log_std = bounded(log_std, *self.log_std_bounds)
         mean = _float32(self.linear_mean(h))
         std = jnp.exp(log_std)
         return Posterior(mean, std)

@@ -23,7 +23,7 @@ class Metrics(NamedTuple):
         elbo: the evidence lower bound, with the mean over the samples as expectation.
         log_likelihood: the importance-weighted bound, which is nearer to ln p(x).
         reconstruction: -E ln p(x | z).
-        kl_per_dim: KL(q(z_j | x) || N(0, 1)), shape `(latent,)`.
+        kl: KL(q(z_j | x) || N(0, 1)), shape `(latent,)`.
         mutual_information: of an image and its code, at most ln n for n images.
         active_units: how many units' means vary by more than 0.01 over the images.
         collapsed_units: how many do not.
@@ -32,7 +32,7 @@ class Metrics(NamedTuple):
     elbo: float
     log_likelihood: float
     reconstruction: float
-    kl_per_dim: np.ndarray
+    kl: np.ndarray
     mutual_information: float
     active_units: int
     collapsed_units: int
@@ -68,17 +68,17 @@ def evaluate(
     array = _checked(model, images)
     posterior = posteriors(model, array)
     log_weights, nll = _importance_samples(model, array, key, num_samples)
-    kl_per_dim = kl_standard_normal(*posterior).mean(axis=0)
+    kl = kl_standard_normal(*posterior).mean(axis=0)
     reconstruction = float(nll.mean())
     active = int((posterior.mean.var(axis=0) > 0.01).sum())
     return Metrics(
-        elbo=-reconstruction - float(kl_per_dim.sum()),
+        elbo=-reconstruction - float(kl.sum()),
         log_likelihood=float(_log_mean_exp(log_weights).mean()),
         reconstruction=reconstruction,
-        kl_per_dim=np.asarray(kl_per_dim),
+        kl=np.asarray(kl),
         mutual_information=float(_mutual_information(posterior, key)),
         active_units=active,
-        collapsed_units=len(kl_per_dim) - active,
+        collapsed_units=len(kl) - active,
     )
 
 

@@ -13,15 +13,15 @@ class ELBOTerms(NamedTuple):
 
     Attributes:
         loss: what is minimised, shape `(batch,)`.
-        elbo: -(reconstruction + sum of kl_per_dim); nats, `(batch,)`.
+        elbo: -(reconstruction + sum of kl); nats, `(batch,)`.
         reconstruction: -ln p(x | z) for one draw of z; nats, `(batch,)`.
-        kl_per_dim: KL(q(z_j | x) || N(0, 1)); nats, `(batch, latent)`.
+        kl: KL(q(z_j | x) || N(0, 1)); nats, `(batch, latent)`.
     """
 
     loss: jax.Array
     elbo: jax.Array
     reconstruction: jax.Array
-    kl_per_dim: jax.Array
+    kl: jax.Array
 
 
 def kl_standard_normal(mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -92,9 +92,9 @@ def elbo(
     """
     terms = _elbo_terms(model, x, key)
     if free_bits:
-        regulariser = jnp.maximum(free_bits, terms.kl_per_dim.mean(axis=0)).sum()
+        regulariser = jnp.maximum(free_bits, terms.kl.mean(axis=0)).sum()
     else:
-        regulariser = terms.kl_per_dim.sum(axis=-1)  # (batch,)
+        regulariser = terms.kl.sum(axis=-1)  # (batch,)
     return terms._replace(loss=terms.reconstruction + beta * regulariser)
 
 
@@ -134,7 +134,7 @@ def mean_reduced_loss(
     """
     terms = _elbo_terms(model, x, key)
     per_pixel = terms.reconstruction / math.prod(x.shape[1:])
-    return terms._replace(loss=per_pixel + kl_weight * terms.kl_per_dim.mean(axis=-1))
+    return terms._replace(loss=per_pixel + kl_weight * terms.kl.mean(axis=-1))
 
 
 def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float:
@@ -193,6 +193,6 @@ def _elbo_terms(model: Any, x: jax.Array, key: jax.Array | None) -> ELBOTerms:
     posterior = model.encode(x)
     logits = model.decode(posterior.sample(key))
     reconstruction = model.likelihood.nll(logits, x)  # (batch,)
-    kl_per_dim = kl_standard_normal(posterior.mean, posterior.std)  # (batch, latent)
-    negative_elbo = reconstruction + kl_per_dim.sum(axis=-1)
-    return ELBOTerms(negative_elbo, -negative_elbo, reconstruction, kl_per_dim)
+    kl = kl_standard_normal(posterior.mean, posterior.std)  # (batch, latent)
+    negative_elbo = reconstruction + kl.sum(axis=-1)
+    return ELBOTerms(negative_elbo, -negative_elbo, reconstruction, kl)

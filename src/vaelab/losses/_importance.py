@@ -56,12 +56,12 @@ def iwae_loss(
     posterior = model.encode(x)
     log_weights, nll = _log_weights(model, x, posterior, noise_key, num_samples)
     reconstruction = nll.mean(axis=0)
-    kl_per_dim = kl_standard_normal(posterior.mean, posterior.std)
+    kl = kl_standard_normal(posterior.mean, posterior.std)
     return ELBOTerms(
         loss=-_log_mean_exp(log_weights),
-        elbo=-(reconstruction + kl_per_dim.sum(axis=-1)),
+        elbo=-(reconstruction + kl.sum(axis=-1)),
         reconstruction=reconstruction,
-        kl_per_dim=kl_per_dim,
+        kl=kl,
     )
 
 

@@ -148,13 +148,13 @@ def beta_tc_loss(
     z = posterior.sample(key)
     reconstruction = model.likelihood.nll(model.decode(z), x)
     parts = total_correlation_terms(z, *posterior, dataset_size=dataset_size)
-    kl_per_dim = kl_standard_normal(posterior.mean, posterior.std)
+    kl = kl_standard_normal(posterior.mean, posterior.std)
     return ELBOTerms(
         loss=reconstruction
         + parts.mutual_information
         + beta * parts.total_correlation
         + parts.dimensionwise_kl,
-        elbo=-(reconstruction + kl_per_dim.sum(axis=-1)),
+        elbo=-(reconstruction + kl.sum(axis=-1)),
         reconstruction=reconstruction,
-        kl_per_dim=kl_per_dim,
+        kl=kl,
     )

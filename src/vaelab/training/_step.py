@@ -34,7 +34,7 @@ def train_step(
 
     Returns:
         What `loss_fn` returned, averaged over the batch, from before the update:
-        `ELBOTerms` of scalars (`kl_per_dim` has shape `(latent,)`), or the scalar.
+        `ELBOTerms` of scalars (`kl` has shape `(latent,)`), or the scalar.
 
     Raises:
         TypeError: `optimizer` is not an `nnx.Optimizer`.
@@ -43,7 +43,7 @@ def train_step(
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
     >>> optimizer = nnx.Optimizer(vae, optax.adam(1e-3), wrt=nnx.Param)
     >>> terms = train_step(vae, optimizer, jnp.zeros((5, 8, 8)))
-    >>> terms.loss.shape, terms.kl_per_dim.shape
+    >>> terms.loss.shape, terms.kl.shape
     ((), (8,))
     """
     if not isinstance(optimizer, nnx.Optimizer):
@@ -97,5 +97,5 @@ def recorded(means: Any) -> dict[str, jax.Array]:
         "loss": means.loss,
         "elbo": means.elbo,
         "reconstruction": means.reconstruction,
-        "kl": means.kl_per_dim.sum(),
+        "kl": means.kl.sum(),
     }
