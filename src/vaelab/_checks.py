@@ -101,7 +101,8 @@ def require_one_array(x: Any, name: str) -> None:
     if isinstance(x, tuple | list | dict):
         raise TypeError(
             f"{name} is a {type(x).__name__}: give an array of images alone; images "
-            "and labels need a loss_fn of your own that takes them apart"
+            "and labels need a loss_fn of your own that takes them apart, or "
+            "vaelab.fit(..., transform=lambda key, batch: batch[0])"
         )
 
 

@@ -83,7 +83,7 @@ def digits_vae(
         images: zeros and ones, shape `(n, height, width)`.
         epochs: how often to go through the images.
         seed: of the initial parameters, the noise, and the order of the images.
-        progress: as in `vaelab.fit`, once for each of the two parts.
+        progress: as in `vaelab.fit`.
 
     Returns:
         The trained model.
@@ -109,21 +109,20 @@ def digits_vae(
     rate = optax.warmup_cosine_decay_schedule(
         0.0, 2e-3, warmup_steps=min(200, steps // 2), decay_steps=steps
     )
-    train = partial(
-        fit,
+    last_bent = 3 * epochs // 4 * steps_per_epoch
+
+    def bent_at_first(key: jax.Array, images: jax.Array, step: jax.Array) -> jax.Array:
+        return jax.lax.cond(step < last_bent, lambda: warp(key, images), lambda: images)
+
+    fit(
         model,
         images,
+        epochs=epochs,
         batch_size=batch_size,
+        optimizer=optax.adamw(rate, weight_decay=0.1),
         loss_fn=partial(iwae_loss, num_samples=5),
+        transform=bent_at_first,
         seed=seed,
         progress=progress,
     )
-
-    def adamw(first_step: int) -> optax.GradientTransformation:
-        return optax.adamw(lambda step: rate(step + first_step), weight_decay=0.1)
-
-    bent = 3 * epochs // 4
-    if bent:
-        train(epochs=bent, optimizer=adamw(0), transform=warp)
-    train(epochs=epochs - bent, optimizer=adamw(bent * steps_per_epoch))
     return model

@@ -72,7 +72,7 @@ def test_cutting_a_run_into_calls_changes_no_bit(digits, monkeypatch, every, ste
 
 
 def test_a_second_run_compiles_nothing(digits):
-    fit(new_vae(), digits.train, epochs=2, validation=digits.test)
+    fit(new_vae(), digits.train, epochs=2, beta=1.0, validation=digits.test)
     model = new_vae()
     names = compilations(
         lambda: fit(
@@ -251,7 +251,7 @@ def test_a_run_from_another_thread(digits):
     ],
 )
 def test_bad_input_is_refused_before_anything_is_compiled(options, message):
-    def loss(model, x):
+    def loss(model, x, beta=1.0):
         raise AssertionError("traced")
 
     settings = {"images": np.zeros((8, 8, 8)), "batch_size": 4, "loss_fn": loss}

@@ -54,7 +54,7 @@ def elbo(
     *,
     key: jax.Array | None = None,
     beta: jax.typing.ArrayLike = 1.0,
-    free_bits: float = 0.0,
+    free_bits: float | jax.Array = 0.0,
 ) -> ELBOTerms:
     r"""The negative evidence lower bound, with the usual two knobs.
 
@@ -71,7 +71,7 @@ def elbo(
         x: images, shape `(batch, *image_shape)`.
         key: a `jax.random` key for z; None takes one from the model's stream `noise`.
         beta: the weight of the KL in the loss; 1 is the ELBO itself.
-        free_bits: nats per latent dimension that cost nothing, a Python number.
+        free_bits: nats per latent dimension that cost nothing.
 
     Returns:
         The terms of each example. `.elbo` is the true ELBO, whatever `beta` is.
@@ -91,10 +91,10 @@ def elbo(
     Autoregressive Flow, arXiv:1606.04934, equation 15.
     """
     terms = _elbo_terms(model, x, key)
-    if free_bits:
-        regulariser = jnp.maximum(free_bits, terms.kl.mean(axis=0)).sum()
-    else:
-        regulariser = terms.kl.sum(axis=-1)  # (batch,)
+    regulariser = terms.kl.sum(axis=-1)  # (batch,)
+    if isinstance(free_bits, jax.Array) or free_bits:
+        floored = jnp.maximum(free_bits, terms.kl.mean(axis=0)).sum()
+        regulariser = jnp.where(free_bits > 0, floored, regulariser)
     return terms._replace(loss=terms.reconstruction + beta * regulariser)
 
 

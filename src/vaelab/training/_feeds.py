@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -23,11 +24,13 @@ class Feed(Protocol):
     Attributes:
         shape: what a `Program` must know of them.
         example: arrays as the program takes them.
+        seen: what the loss is given of them, as far as its structure goes.
         steps_per_epoch: None if only the end of an epoch will tell.
     """
 
     shape: dict[str, Any]
     example: Any
+    seen: Any
     steps_per_epoch: int | None
 
     def advance(self, run: Run, epoch: int) -> None:
@@ -40,11 +43,12 @@ def feed_for(
     images: Any,
     batch_size: int | None,
     steps_per_epoch: int | None,
-    transform: Callable[[jax.Array, Any], Any] | None,
+    transform: Callable[..., Any] | None,
     mesh: Mesh | None,
     epochs: int,
 ) -> Feed:
     """Checks the images of a run and makes them ready."""
+    _inputs.check_transform(transform)
     if _inputs.is_stream(images):
         _inputs.check_stream(images, epochs, batch_size, steps_per_epoch)
         batches = _streams.epochs_of(images, steps_per_epoch)
@@ -55,19 +59,26 @@ def feed_for(
             "batch_size alone"
         )
     data = _inputs.checked_data(model, images, "images", transform)
-    return _InMemory(data, batch_size, mesh)
+    return _InMemory(data, batch_size, transform, mesh)
 
 
 class _InMemory:
     """Images on the device, shuffled by the program."""
 
-    def __init__(self, data: Any, batch_size: int | None, mesh: Mesh | None) -> None:
+    def __init__(
+        self,
+        data: Any,
+        batch_size: int | None,
+        transform: Callable[..., Any] | None,
+        mesh: Mesh | None,
+    ) -> None:
         n = len(jax.tree.leaves(data)[0])
         size = _inputs.checked_batch_size(batch_size, n)
         _inputs.check_divides(mesh, size)
         self.shape = {"batch_size": size, "num_images": n, "shuffled": True}
         self.steps_per_epoch: int | None = n // size
         self.example = replicated(data, mesh)
+        self.seen = _seen(data, transform)
 
     def advance(self, run: Run, epoch: int) -> None:
         """Takes as many steps as a moment allows, in one call."""
@@ -88,16 +99,18 @@ class _Stream:
         self,
         model: Any,
         epochs: Iterator[Any],
-        transform: Callable[[jax.Array, Any], Any] | None,
+        transform: Callable[..., Any] | None,
         mesh: Mesh | None,
     ) -> None:
+        self._as_batch = partial(_inputs.batch_for, model, raw=transform is not None)
         self._epochs = epochs
         self._mesh = mesh
         self._groups = self._next_epoch()
         first = next(self._groups, None)
         if first is None:
             raise ValueError("images gives no batch: give at least one")
-        _inputs.checked_data(model, first.data, "images", transform)
+        data = _inputs.checked_data(model, first.data, "images", transform)
+        self.seen = _seen(data, transform)
         self._waiting: _streams.Group | None = first
         self._programs: dict[Any, Program] = {}
         self.shape = self._shape(first)
@@ -117,7 +130,8 @@ class _Stream:
             run.stop("no more images")
 
     def _next_epoch(self) -> Iterator[_streams.Group]:
-        return _streams.prefetched(_streams.groups(next(self._epochs)))
+        batches = map(self._as_batch, next(self._epochs))
+        return _streams.prefetched(_streams.groups(batches))
 
     def _program(self, run: Run, group: _streams.Group) -> Program:
         shape = self._shape(group)
@@ -135,3 +149,7 @@ class _Stream:
             "num_images": num_images,
             "shuffled": False,
         }
+
+
+def _seen(data: Any, transform: Callable[..., Any] | None) -> Any:
+    return data if transform is None else _inputs.transformed_example(transform, data)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +19,10 @@ from vaelab.training import _inputs
 from vaelab.training._devices import replicated
 from vaelab.training._feeds import Feed, feed_for
 from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._objective import LossFunction, objective_of
 from vaelab.training._program import Program, recorded_names
 from vaelab.training._run import Run
 from vaelab.training._snapshots import resume_from
-from vaelab.training._step import LossFunction
 
 
 class FitResult(NamedTuple):
@@ -31,8 +31,8 @@ class FitResult(NamedTuple):
     Attributes:
         history: for each quantity an array with its mean over each epoch: `loss`, and
             for a loss that returns `ELBOTerms` also `elbo`, `reconstruction` and `kl`
-            (summed over the latent dimensions), in nats per image; with validation
-            images also `validation_loss` and so on.
+            (summed over the latent dimensions), in nats per image; each metric that the
+            loss returns; with validation images also `validation_loss` and so on.
         epochs: how many epochs are finished.
         stopped_by: what ended the run: `"epochs"` if it ran to its end, `"interrupt"`
             after Ctrl-C, or what a callback gave as its reason.
@@ -51,8 +51,9 @@ def fit(
     batch_size: int | None = None,
     optimizer: optax.GradientTransformation,
     loss_fn: LossFunction = elbo,
-    beta: float | optax.Schedule = 1.0,
-    transform: Callable[[jax.Array, Any], Any] | None = None,
+    beta: float | optax.Schedule | None = None,
+    knobs: Mapping[str, Any] | None = None,
+    transform: Callable[..., Any] | None = None,
     validation: Any = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
@@ -73,18 +74,25 @@ def fit(
     Args:
         model: a `vaelab.VAE`, or any NNX module that `loss_fn` takes.
         images: shape `(n, *model.image_shape)`, in the support of the model's
-            likelihood; or a tuple of images and labels, which goes to `loss_fn` as it
-            is, a batch of each. Or an iterable of such batches, which is gone through
-            in its own order once for each epoch.
+            likelihood; or a tuple of images and labels, or a dictionary of arrays,
+            which goes to `loss_fn` as it is, a batch of each. Or an iterable of such
+            batches, such as a PyTorch `DataLoader`, which is gone through in its own
+            order once for each epoch.
         epochs: how often to go through the images.
         batch_size: the number of images for each update, at most n.
         optimizer: an optax transformation, such as `optax.adam(1e-3)`.
-        loss_fn: as in `train_step`.
+        loss_fn: as in `train_step`: `(model, batch)` to `ELBOTerms`, or to a loss for
+            each example or for all, with metrics beside it if you like.
         beta: the weight of the KL, for a `loss_fn` that takes one: a number, or a
-            function of the update's number such as `losses.kl_warmup(1000)`.
+            function of the update's number such as `losses.kl_warmup(1000)`. None
+            leaves it to `loss_fn`.
+        knobs: more arguments of `loss_fn`, as numbers or such functions:
+            `{"free_bits": 0.1}`. Another float compiles nothing anew; another integer
+            does. What is not given here is what `loss_fn` says.
         transform: `(key, batch)` to a batch, inside of the compiled step: binarisation,
-            dequantisation, augmentation. Validation images are taken as they are.
-        validation: images that are not trained on: an array, or a tuple as `images`.
+            dequantisation, augmentation; with an argument `step` it sees the update's
+            number, too. Validation images are taken as they are.
+        validation: images that are not trained on, in the form that `loss_fn` is given.
             After each epoch their `loss_fn`, without dropout and with the same noise
             every time, is recorded.
         callbacks: what happens between epochs, from `vaelab.callbacks` or of your own.
@@ -124,36 +132,32 @@ def fit(
     """
     _inputs.check_model(model)
     _inputs.check_optimizer(optimizer)
-    _inputs.check_loss(loss_fn)
-    _inputs.check_beta(loss_fn, beta)
+    given = _inputs.checked_knobs(loss_fn, knobs, beta)
     epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)
+    seed = _inputs.checked_seed(seed)
+    _inputs.check_flag("guard", guard)
     callbacks = _inputs.checked_callbacks(callbacks)
     feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
     held_out = None
     if validation is not None:
         checked = _inputs.checked_data(model, validation, "validation")
+        _inputs.check_alike(feed.seen, checked)
         held_out = replicated(checked, mesh)
-    program = Program(
-        loss_fn=loss_fn,
-        takes_beta=_inputs.takes(loss_fn, "beta"),
-        takes_key=_inputs.takes(loss_fn, "key"),
-        beta_schedule=beta if callable(beta) else None,
-        transform=transform,
-        mesh=mesh,
-        **feed.shape,
-    )
+    objective, numbers = objective_of(loss_fn, given)
+    program = Program(objective=objective, transform=transform, mesh=mesh, **feed.shape)
     run = Run(
         model,
         nnx.Optimizer(model, _with_update_scale(optimizer), wrt=nnx.Param),
         program,
         epochs=epochs,
         steps_per_epoch=feed.steps_per_epoch,
-        beta=1.0 if callable(beta) else beta,
+        numbers=numbers,
         seed=seed,
-        guard=guard,
+        guard=bool(guard),
     )
-    run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
+    with _inputs.clear_about_optimizer():
+        run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(ProgressBar(progress))
     run.callbacks = sorted(

@@ -1,9 +1,9 @@
 """What `fit` is given: checked on the host, before anything is compiled."""
 
+import contextlib
 import inspect
-import math
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,12 +15,25 @@ from jax.sharding import Mesh
 
 from vaelab._checks import numeric_images, require_finite, require_image_shape
 from vaelab.callbacks import Callback
+from vaelab.data import ImageData
+from vaelab.training._batches import as_batch, images_of, with_images
+from vaelab.training._objective import name_of, signature_of, takes
+
+NOTHING: Mapping[str, Any] = {}
 
 
 def is_stream(images: Any) -> bool:
     """Whether images come in batches, rather than as arrays."""
-    if isinstance(images, tuple | list | dict) or hasattr(images, "__array__"):
+    if isinstance(images, tuple | list | Mapping) or hasattr(images, "__array__"):
         return False
+    if images is None or isinstance(images, str | bytes):
+        raise TypeError(f"images is {images!r}: give an array, or a loader of batches")
+    if hasattr(images, "__getitem__") and not hasattr(images, "__iter__"):
+        raise TypeError(
+            f"images is a {type(images).__name__}, which gives single examples: wrap "
+            "it in a loader of batches, such as "
+            "torch.utils.data.DataLoader(dataset, batch_size=64)"
+        )
     return isinstance(images, Iterable)
 
 
@@ -33,56 +46,221 @@ def check_model(model: Any, name: str = "model") -> None:
         )
 
 
-def check_loss(loss_fn: Any) -> None:
-    """Refuses what is no function."""
-    if not callable(loss_fn):
+def check_function(name: str, function: Any, example: str) -> None:
+    """Refuses what cannot be called, and a module, which is called as a model."""
+    if not callable(function) or isinstance(function, nnx.Module):
         raise TypeError(
-            f"loss_fn is {loss_fn!r}: give a function, such as vaelab.losses.elbo"
+            f"{name} is {_shown(function)}: give a function, such as {example}"
+        )
+
+
+def _shown(value: Any) -> str:
+    """Shows a value in a few words."""
+    if isinstance(value, nnx.Module | jax.Array | np.ndarray):
+        return f"a {type(value).__name__}"
+    return reprlib.repr(value)
+
+
+def check_loss(loss_fn: Any, given: Mapping[str, Any] = NOTHING) -> None:
+    """Refuses what is no function of a model, a batch and the given arguments."""
+    check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
+    _check_call("loss_fn", loss_fn, ("model", "batch"), given)
+
+
+def check_transform(transform: Any) -> None:
+    """Refuses what is no function of a key and a batch."""
+    if transform is not None:
+        check_function("transform", transform, "lambda key, batch: batch")
+        given = {"step": 0} if takes(transform, "step") else {}
+        _check_call("transform", transform, ("key", "batch"), given)
+
+
+def _check_call(
+    name: str, function: Any, positional: Sequence[str], given: Mapping[str, Any]
+) -> None:
+    """Refuses a function that cannot be called with these arguments."""
+    signature = signature_of(function)
+    keywords = dict.fromkeys(given)
+    if takes(function, "key") and "key" not in positional:
+        keywords["key"] = None  # it gets one if it must have one
+    unknown = [k for k in given if not _has_argument(signature, k)]
+    if unknown:
+        argument = unknown[0]
+        value = given[argument]
+        seen = "given" if isinstance(value, jax.Array) else _shown(value)
+        raise ValueError(
+            f"{argument} is {seen}, but {name} {name_of(function)} has no argument "
+            f"{argument}: leave it out, or add it to the function's arguments"
+        )
+    try:
+        signature.bind(*positional, **keywords)
+    except TypeError as error:
+        call = ", ".join([*positional, *(f"{k}=..." for k in given)])
+        raise TypeError(
+            f"{name} {name_of(function)} cannot be called as ({call}): "
+            f"{error}; bind its other arguments with functools.partial"
+        ) from None
+
+
+def _has_argument(signature: inspect.Signature, name: str) -> bool:
+    parameters = signature.parameters
+    return name in parameters or any(
+        p.kind is p.VAR_KEYWORD for p in parameters.values()
+    )
+
+
+def checked_knobs(
+    loss_fn: Any, knobs: Mapping[str, Any] | None, beta: Any
+) -> dict[str, Any]:
+    """Returns what `fit` is to give the loss: numbers and schedules by their names."""
+    if knobs is not None and not isinstance(knobs, Mapping):
+        raise TypeError(
+            f"knobs is {reprlib.repr(knobs)}: give a dictionary, such as "
+            '{"beta": 0.5}'
+        )
+    given = dict(knobs or {})
+    if beta is not None:
+        if "beta" in given:
+            raise ValueError(
+                f"beta is {beta!r} and knobs has a beta, too: give one of them"
+            )
+        given["beta"] = beta
+    if "key" in given:
+        raise ValueError(
+            "knobs has a key: leave it out; a loss that needs one gets another key for "
+            "each step, made from seed"
+        )
+    check_loss(loss_fn, given)
+    return {name: _checked_knob(name, value) for name, value in given.items()}
+
+
+def _checked_knob(name: str, value: Any) -> Any:
+    if callable(value):
+        check_schedule(name, value)
+        return value
+    if isinstance(value, bool | str | int) and name != "beta":
+        return value
+    try:
+        array = np.asarray(value) + np.float32(0)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or not np.isfinite(array).all():
+        raise ValueError(f"{name} is {value!r}: give a finite number, or a schedule")
+    return array.astype(np.float32)
+
+
+def check_schedule(name: str, schedule: Any) -> None:
+    """Refuses what gives no number for the number of an update."""
+    try:
+        value = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
+    except Exception as error:
+        raise TypeError(
+            f"{name} is {name_of(schedule)}, which fails for the number of an update: "
+            f"{error}; give a number, or a schedule such as "
+            "vaelab.losses.kl_warmup(1000)"
+        ) from error
+    if getattr(value, "shape", None) != ():
+        raise TypeError(
+            f"{name} is {name_of(schedule)}, which gives {value} for the number of an "
+            "update: give a schedule that returns one number"
         )
 
 
 def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any:
-    """Returns images, or a tuple of images and other arrays, as NumPy arrays.
+    """Returns images, or images with other arrays, as arrays that fit the model.
 
     Args:
         model: its `image_shape` and `likelihood`, if it has them, say what is allowed.
-        data: an array, or a tree of arrays of which the first is the images.
+        data: see `as_batch`.
         name: what the caller calls them.
         transform: makes batches of these into what the model sees.
     """
+    if isinstance(data, ImageData):
+        part = "test" if name == "validation" else "train"
+        raise TypeError(
+            f"{name} is an ImageData, which holds two parts: give its {part}, as in "
+            f"{name}=digits.{part}"
+        )
     if is_stream(data):
         raise TypeError(
             f"{name} is a {type(data).__name__}: give an array, or a tuple of arrays"
         )
-    leaves, structure = jax.tree.flatten(data, is_leaf=_is_list)
-    if not leaves:
+    image_shape = _image_shape(model)
+    data = as_batch(data, image_shape, name)
+    if not jax.tree.leaves(data):
         raise ValueError(f"{name} is empty: give at least one array")
-    images, *others = leaves
-    images = _checked_images(model, images, name, raw=transform is not None)
-    others = [np.asarray(other) for other in others]
-    for other in others:
+    raw = transform is not None
+    data = with_images(
+        data, lambda images: _checked_images(model, images, name, raw=raw), image_shape
+    )
+    images = images_of(data, image_shape)
+    for other in jax.tree.leaves(data):
         if other.shape[:1] != images.shape[:1]:
             raise ValueError(
                 f"{name} holds arrays of shapes {images.shape} and {other.shape}: "
                 "give as many labels (or other values) as images"
             )
-        if other.dtype.kind == "f":
-            require_finite(other, name)
-    data = jax.tree.unflatten(structure, [images, *others])
+        if other is not images and other.dtype.kind == "f":
+            require_finite(np.asarray(other), name)
     if transform is not None:
-        two = jax.tree.map(lambda leaf: leaf[:2], data)
-        seen = jax.tree.leaves(transform(jax.random.key(0), two))[0]
+        seen = images_of(transformed_example(transform, data), image_shape)
         _checked_images(model, seen, f"transform(key, {name})")
     return data
 
 
-def _is_list(tree: Any) -> bool:
-    return isinstance(tree, list)
+def batch_for(model: Any, batch: Any, *, raw: bool) -> Any:
+    """Returns a loader's batch as arrays; the model gets its images as float32."""
+    image_shape = _image_shape(model)
+    batch = as_batch(batch, image_shape)
+    if raw or image_shape is None:
+        return batch
+    return with_images(
+        batch, lambda images: np.asarray(images, np.float32), image_shape
+    )
+
+
+def transformed_example(transform: Any, data: Any) -> Any:
+    """Returns what a transform makes of the first two images."""
+    two = jax.tree.map(lambda leaf: leaf[:2], data)
+    step = {"step": np.int32(0)} if takes(transform, "step") else {}
+    seen = transform(jax.random.key(0), two, **step)
+    if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(seen)) or not (
+        jax.tree.leaves(seen)
+    ):
+        raise TypeError(
+            f"transform {name_of(transform)} returned {reprlib.repr(seen)}: return a "
+            "batch of arrays"
+        )
+    return seen
+
+
+def check_alike(training: Any, validation: Any) -> None:
+    """Refuses validation data of another structure than what the loss is trained on."""
+    ours, theirs = map(jax.tree.structure, (training, validation))
+    if ours != theirs:
+        raise TypeError(
+            f"validation is {_kind(validation)}, but the loss is given "
+            f"{_kind(training)}: give the same, images not trained on and what goes "
+            "with them (transform is not applied to validation)"
+        )
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return f"a dictionary of {', '.join(map(str, data))}"
+    if isinstance(data, tuple):
+        return f"a tuple of {len(data)}"
+    return "an array"
+
+
+def _image_shape(model: Any) -> tuple[int, ...] | None:
+    shape = getattr(model, "image_shape", None)
+    return None if shape is None else tuple(shape)
 
 
 def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) -> Any:
     """Returns images as an array, on the device if they were there."""
-    image_shape = getattr(model, "image_shape", None)
+    image_shape = _image_shape(model)
     likelihood = getattr(model, "likelihood", None)
     on_device = images if isinstance(images, jax.Array) else None
     if image_shape is not None:
@@ -98,6 +276,19 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
     if on_device is None or on_device.dtype != images.dtype:
         return images
     return on_device
+
+
+def checked_seed(seed: Any) -> int:
+    """Refuses what is no whole number."""
+    if not _is_whole(seed):
+        raise TypeError(f"seed is {seed!r}: give a whole number, such as 0")
+    return int(seed)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither true nor false."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}: give True or False")
 
 
 def checked_epochs(epochs: int) -> int:
@@ -175,6 +366,21 @@ def check_optimizer(optimizer: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def clear_about_optimizer() -> Iterator[None]:
+    """Says of an optimizer with a line search that it cannot be used."""
+    try:
+        yield
+    except TypeError as error:
+        if "value_fn" not in str(error):
+            raise
+        raise TypeError(
+            "optimizer asks for value_fn, since it searches along a line with more "
+            "evaluations of the loss: give one that needs gradients alone, such as "
+            "optax.adam(1e-3)"
+        ) from error
+
+
 def check_optimizer_maker(optimizer: Any) -> None:
     """Refuses what makes no optax transformation from a learning rate."""
     if isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
@@ -222,21 +428,4 @@ def check_metrics(callbacks: Sequence[Callback], recorded: Sequence[str]) -> Non
         raise ValueError(
             f"metric of {type(callback).__name__} is {metric!r}, which is not "
             f"recorded: {advice}"
-        )
-
-
-def takes(loss_fn: Callable[..., Any], argument: str) -> bool:
-    """Whether a loss function has an argument of this name."""
-    return argument in inspect.signature(loss_fn).parameters
-
-
-def check_beta(loss_fn: Callable[..., Any], beta: Any) -> None:
-    """Refuses what is no weight, and a beta for a loss that takes none."""
-    if not callable(beta) and not (_is_number(beta) and math.isfinite(beta)):
-        raise ValueError(f"beta is {beta!r}: give a finite number, or a schedule")
-    if not takes(loss_fn, "beta") and (callable(beta) or beta != 1.0):
-        name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
-        raise ValueError(
-            f"beta is {beta}, but loss_fn {name} has no argument beta: leave beta "
-            "out, or add it to the function's arguments"
         )

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,8 @@ from vaelab.losses import elbo
 from vaelab.training import _inputs, _program, _validation
 from vaelab.training._feeds import SECONDS_PER_CALL
 from vaelab.training._interrupts import deferred_interrupts
-from vaelab.training._program import ROWS, Bounds, Knobs, Program
-from vaelab.training._step import LossFunction
+from vaelab.training._objective import LossFunction, default_of, objective_of
+from vaelab.training._program import ROWS, Bounds, Knobs, Program, Sum
 
 
 class FitManyResult(NamedTuple):
@@ -29,7 +29,7 @@ class FitManyResult(NamedTuple):
         history: as that of `fit`, each quantity an array `(models, epochs)`. A model
             that diverged has NaN there.
         seeds: of each model, `(models,)`.
-        betas: of each model, `(models,)`.
+        betas: of each model, `(models,)`; NaN for a loss without one.
         learning_rates: of each model, `(models,)`.
     """
 
@@ -53,13 +53,14 @@ def fit_many(
     images: Any,
     *,
     seeds: Sequence[int],
-    betas: Sequence[float] = (1.0,),
+    betas: Sequence[float] | None = None,
     learning_rates: Sequence[float],
     optimizer: Callable[..., optax.GradientTransformation] = optax.adam,
     epochs: int,
     batch_size: int,
     loss_fn: LossFunction = elbo,
-    transform: Callable[[jax.Array, Any], Any] | None = None,
+    knobs: Mapping[str, Any] | None = None,
+    transform: Callable[..., Any] | None = None,
     validation: Any = None,
     seed: int = 0,
 ) -> FitManyResult:
@@ -74,12 +75,13 @@ def fit_many(
         make_model: from a seed to a new model; all must have the same structure.
         images: as in `fit`, on the device.
         seeds: of the models: their parameters and their noise.
-        betas: weights of the KL.
+        betas: weights of the KL; None leaves it to `loss_fn`.
         learning_rates: first arguments of `optimizer`.
         optimizer: from a learning rate to an optax transformation.
         epochs: as in `fit`.
         batch_size: as in `fit`.
         loss_fn: as in `fit`.
+        knobs: as in `fit`, the same for all models.
         transform: as in `fit`.
         validation: as in `fit`.
         seed: as in `fit`, the same for all models.
@@ -106,28 +108,29 @@ def fit_many(
     """
     for name, values in (
         ("seeds", seeds),
-        ("betas", betas),
+        ("betas", (1.0,) if betas is None else betas),
         ("learning_rates", learning_rates),
     ):
         if not hasattr(values, "__len__"):
             raise TypeError(f"{name} is {values!r}: give a list, such as [{values!r}]")
         if not len(values):
             raise ValueError(f"{name} is empty: give at least one")
+    _inputs.check_function("make_model", make_model, "lambda seed: vaelab.VAE(...)")
     _inputs.check_optimizer_maker(optimizer)
-    _inputs.check_loss(loss_fn)
     epochs = _inputs.checked_epochs(epochs)
-    for beta in betas:
-        _inputs.check_beta(loss_fn, beta)
+    seed = _inputs.checked_seed(seed)
+    given = _inputs.checked_knobs(loss_fn, knobs, None if betas is None else betas[0])
+    for beta in () if betas is None else betas:
+        _inputs.checked_knobs(loss_fn, knobs, beta)
+    _inputs.check_transform(transform)
     models = [make_model(seed) for seed in seeds]
     for seed_of_model, model in zip(seeds, models, strict=True):
         _inputs.check_model(model, f"make_model({seed_of_model})")
     data = _inputs.checked_data(models[0], images, "images", transform)
     n = len(jax.tree.leaves(data)[0])
+    objective, numbers = objective_of(loss_fn, given)
     program = Program(
-        loss_fn=loss_fn,
-        takes_beta=_inputs.takes(loss_fn, "beta"),
-        takes_key=_inputs.takes(loss_fn, "key"),
-        beta_schedule=None,
+        objective=objective,
         transform=transform,
         batch_size=_inputs.checked_batch_size(batch_size, n),
         num_images=n,
@@ -136,16 +139,22 @@ def fit_many(
     held_out = None
     if validation is not None:
         checked = _inputs.checked_data(models[0], validation, "validation")
+        seen = _inputs.transformed_example(transform, data) if transform else data
+        _inputs.check_alike(seen, checked)
         held_out = jax.tree.map(jnp.asarray, checked)
-    grid = list(itertools.product(range(len(seeds)), betas, learning_rates))
+    weights = [default_of(loss_fn, "beta")] if betas is None else list(betas)
+    grid = list(itertools.product(range(len(seeds)), weights, learning_rates))
     program, leaves = _stacked(program, models, optimizer, grid)
-    knobs = Knobs(
-        beta=np.array([beta for _, beta, _ in grid], np.float32),
+    for_each = {name: np.stack([value] * len(grid)) for name, value in numbers.items()}
+    if betas is not None:
+        for_each["beta"] = np.array([beta for _, beta, _ in grid], np.float32)
+    run_knobs = Knobs(
+        loss=for_each,
         update_scale=np.ones(len(grid), np.float32),
         key=np.asarray(jax.random.key_data(jax.random.key(seed))),
     )
     data = jax.tree.map(jnp.asarray, data)
-    leaves, history = _trained(program, leaves, data, held_out, knobs, epochs)
+    leaves, history = _trained(program, leaves, data, held_out, run_knobs, epochs)
     model, _ = nnx.merge(program.graphdef, program.state(leaves))
     return FitManyResult(
         model,
@@ -166,7 +175,7 @@ def _trained(
 ) -> tuple[list[jax.Array], dict[str, np.ndarray]]:
     first = [leaf[0] for leaf in leaves]
     names = _program.recorded_names(program, first, data, _of_first(knobs))
-    sums = {name: np.zeros((len(knobs.beta), ROWS), np.float32) for name in names}
+    sums = {name: Sum.zeros(len(knobs.update_scale), ROWS) for name in names}
     per_epoch = program.steps_per_epoch
     parts: dict[str, list[np.ndarray]] = {}
     done, at_once = 0, 1
@@ -180,7 +189,7 @@ def _trained(
             )
             leaves = out.leaves
             for name, values in jax.device_get(out.sums).items():
-                means = values[:, : stop - done].astype(np.float64) / per_epoch
+                means = values.value()[:, : stop - done] / per_epoch
                 parts.setdefault(name, []).append(means)
             if held_out is not None:
                 step = np.int32(stop * per_epoch)
@@ -222,7 +231,8 @@ def _stacked(
 
 
 def _of_first(knobs: Knobs) -> Knobs:
-    return Knobs(knobs.beta[0], knobs.update_scale[0], knobs.key)
+    first = {name: values[0] for name, values in knobs.loss.items()}
+    return Knobs(first, knobs.update_scale[0], knobs.key)
 
 
 @functools.lru_cache(maxsize=128)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaelab.training._step import LossFunction, gradient, recorded
+from vaelab.training._objective import Objective, takes
+from vaelab.training._step import gradient
 
 Number = Any  # a NumPy array on the host, a JAX one inside of the program
 
@@ -34,20 +34,20 @@ class Knobs(NamedTuple):
     """Numbers that change from run to run without a new compilation.
 
     Attributes:
-        beta: the weight of the KL, unless a schedule says it.
+        loss: arguments of the loss under their names, such as `beta`.
         update_scale: multiplies each update of the parameters.
         key: of the permutations, as key data.
     """
 
-    beta: Number
+    loss: dict[str, Number]
     update_scale: Number
     key: Number
 
 
-AXES_OF_KNOBS = Knobs(beta=0, update_scale=0, key=None)
+AXES_OF_KNOBS = Knobs(loss=0, update_scale=0, key=None)  # pyright: ignore[reportArgumentType] (axes, not values)
 """Which of them each of many models has for itself."""
 
-SHUFFLE, TRANSFORM, VALIDATION = range(3)
+SHUFFLE, TRANSFORM, VALIDATION, LOSS = range(4)
 
 
 def key_for(knobs: Knobs, purpose: int, number: Number = 0) -> jax.Array:
@@ -82,6 +82,38 @@ class Order(NamedTuple):
     images: Number
 
 
+class Sum(NamedTuple):
+    """A float32 sum that loses no digits, however many numbers it is of.
+
+    Attributes:
+        total: the rounded sum.
+        lost: what the rounding of each addition took away, summed.
+    """
+
+    total: Number
+    lost: Number
+
+    @classmethod
+    def zeros(cls, *shape: int) -> "Sum":
+        """Returns sums of nothing."""
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+    def plus(self, value: jax.Array) -> "Sum":
+        r"""Adds a number, with the error of the addition.
+
+        Source: D. E. Knuth, The Art of Computer Programming 2, theorem B in 4.2.2.
+        """
+        total = self.total + value
+        part = total - self.total
+        error = (self.total - (total - part)) + (value - part)
+        return Sum(total, self.lost + error)
+
+    def value(self) -> np.ndarray:
+        """Returns the sum in float64, on the host."""
+        total, lost = (np.asarray(x, np.float64) for x in self)
+        return np.where(np.isfinite(total), total + lost, total)
+
+
 class Stretch(NamedTuple):
     """What came of some steps.
 
@@ -93,7 +125,7 @@ class Stretch(NamedTuple):
     """
 
     leaves: list[jax.Array]
-    sums: dict[str, jax.Array]
+    sums: dict[str, Sum]
     finite: jax.Array
     order: Order
 
@@ -103,10 +135,7 @@ class Program:
     """What a compiled run depends on; equal ones share their executable.
 
     Attributes:
-        loss_fn: as in `train_step`.
-        takes_beta: whether it has an argument `beta`.
-        takes_key: whether it has an argument `key`.
-        beta_schedule: beta as a function of the update's number, if it is one.
+        objective: the loss function and its schedules.
         transform: from a key and a batch to a batch, or None.
         batch_size: the number of images for each update.
         num_images: how many there are.
@@ -118,11 +147,8 @@ class Program:
         watched: for each leaf, whether it must stay finite.
     """
 
-    loss_fn: LossFunction
-    takes_beta: bool
-    takes_key: bool
-    beta_schedule: optax.Schedule | None
-    transform: Callable[[jax.Array, Any], Any] | None
+    objective: Objective
+    transform: Callable[..., Any] | None
     batch_size: int
     num_images: int
     shuffled: bool
@@ -215,23 +241,22 @@ class Program:
         knobs: Knobs,
     ) -> dict[str, jax.Array]:
         """Updates the model; returns what the history records."""
-        if self.transform is not None:
-            batch = self.transform(key_for(knobs, TRANSFORM, step), batch)
-        arguments = self.loss_arguments(step, knobs.beta)
-        grads, means = gradient(model, batch, self.loss_fn, arguments)
-        values = recorded(means)
+        batch = self.transformed(batch, step, knobs)
+        arguments = self.objective.arguments(step, knobs.loss)
+        if self.objective.needs_key:
+            arguments["key"] = key_for(knobs, LOSS, step)
+        grads, found = gradient(model, batch, self.objective.loss_fn, arguments)
         optimizer.update(
-            model, grads, value=values["loss"], update_scale=knobs.update_scale
+            model, grads, value=found.loss, update_scale=knobs.update_scale
         )
-        return values
+        return found.recorded
 
-    def loss_arguments(self, step: Number, beta: jax.Array) -> dict[str, jax.Array]:
-        """Returns what the loss is given at a step."""
-        if not self.takes_beta:
-            return {}
-        if self.beta_schedule is not None:
-            beta = jnp.asarray(self.beta_schedule(step), jnp.float32)
-        return {"beta": beta}
+    def transformed(self, batch: Any, step: Number, knobs: Knobs) -> Any:
+        """Returns what the loss is given of a batch."""
+        if self.transform is None:
+            return batch
+        step_too = {"step": step} if takes(self.transform, "step") else {}
+        return self.transform(key_for(knobs, TRANSFORM, step), batch, **step_too)
 
     def taken_apart(self, model: Any, optimizer: nnx.Optimizer) -> list[jax.Array]:
         """Returns the arrays of objects that came from `objects`."""
@@ -286,7 +311,7 @@ def update(
 def steps(
     program: Program,
     leaves: list[jax.Array],
-    sums: dict[str, jax.Array],
+    sums: dict[str, Sum],
     data: Any,
     order: Order,
     bounds: Bounds,
@@ -322,7 +347,7 @@ def steps(
             leaves, values = update(
                 program, leaves, batch, bounds.origin + local, knobs
             )
-            sums = jax.tree.map(jnp.add, sums, values)
+            sums = {name: sums[name].plus(value) for name, value in values.items()}
             return leaves, sums, finite & jnp.isfinite(values["loss"])
 
         begin = jnp.maximum(first, number * per_epoch)

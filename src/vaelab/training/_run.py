@@ -13,7 +13,15 @@ from flax import nnx
 from vaelab.callbacks import Callback
 from vaelab.training import _devices, _program, _snapshots, _validation
 from vaelab.training._guard import first_bad_step, nonfinite_error
-from vaelab.training._program import ROWS, Bounds, Knobs, Order, Program, Stretch
+from vaelab.training._program import (
+    ROWS,
+    Bounds,
+    Knobs,
+    Order,
+    Program,
+    Stretch,
+    Sum,
+)
 
 
 class Run:
@@ -40,7 +48,7 @@ class Run:
         *,
         epochs: int,
         steps_per_epoch: int | None,
-        beta: float,
+        numbers: dict[str, Any],
         seed: int,
         guard: bool,
     ) -> None:
@@ -63,10 +71,10 @@ class Run:
         self._shown: list[Any] = []
         self._up_to_date = True
         self._before_failure: list[jax.Array] | None = None
-        self._beta = np.float32(beta)
+        self._numbers = numbers
         self._key = np.asarray(jax.random.key_data(jax.random.key(seed)))
         self._guard = guard
-        self.sums: dict[str, np.float32] = {}
+        self.sums: dict[str, Sum] = {}
         self.steps_in_epoch = 0
         self._compiled: set[Program] = set()
         self._order: Order | None = None
@@ -100,7 +108,7 @@ class Run:
     @property
     def knobs(self) -> Knobs:
         """The numbers that the compiled program takes."""
-        return Knobs(self._beta, np.float32(self.learning_rate_scale), self._key)
+        return Knobs(self._numbers, np.float32(self.learning_rate_scale), self._key)
 
     def read_objects(self) -> None:
         """Takes over what a callback changed in the model or the optimizer."""
@@ -175,7 +183,7 @@ class Run:
     def finish_epoch(self) -> None:
         """Adds the means of the steps since the last epoch to the history."""
         for name in self.names:
-            mean = float(self.sums[name]) / self.steps_in_epoch
+            mean = float(self.sums[name].value()) / self.steps_in_epoch
             self.history.setdefault(name, []).append(mean)
         self.epoch += 1
         self.sums, self.steps_in_epoch = {}, 0
@@ -194,15 +202,16 @@ class Run:
         self, program: Program, leaves: list[Any], data: Any, origin: int, stop: int
     ) -> Stretch:
         """Takes the steps from now on up to `stop`; `leaves` are donated."""
-        sums = {name: np.zeros(ROWS, np.float32) for name in self.names}
-        for name, value in self.sums.items():
-            sums[name][0] = value
+        sums = {name: Sum.zeros(ROWS) for name in self.names}
+        for name, so_far in self.sums.items():
+            for rows, value in zip(sums[name], so_far, strict=True):
+                rows[0] = value
         bounds = Bounds(np.int32(origin), np.int32(self.step), np.int32(stop))
         order = self._order or program.no_order()
         return _program.run(program, leaves, sums, data, order, bounds, self.knobs)
 
     def _note(
-        self, sums: dict[str, np.ndarray], per_epoch: int, origin: int, stop: int
+        self, sums: dict[str, Sum], per_epoch: int, origin: int, stop: int
     ) -> None:
         """Goes forward to `stop`, through the ends of epochs on the way."""
         for row in range(ROWS):
@@ -210,7 +219,7 @@ class Run:
                 return
             rest = per_epoch - (self.step - origin) % per_epoch
             steps = min(rest, stop - self.step)
-            self.sums = {name: values[row] for name, values in sums.items()}
+            self.sums = jax.tree.map(lambda rows, row=row: rows[row], sums)
             self.steps_in_epoch += steps
             self.step += steps
             if self.steps_in_epoch == self.steps_per_epoch:

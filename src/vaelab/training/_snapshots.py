@@ -12,6 +12,7 @@ from vaelab.callbacks import Callback
 from vaelab.checkpoints._description import description
 from vaelab.checkpoints._store import Store
 from vaelab.checkpoints._trees import decoded, encoded, filled, named_arrays
+from vaelab.training._program import Sum
 
 if TYPE_CHECKING:
     from vaelab.training._run import Run
@@ -41,7 +42,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         "step": run.step,
         "history": {name: list(values) for name, values in run.history.items()},
         "learning_rate_scale": run.learning_rate_scale,
-        "sums": {name: float(value) for name, value in run.sums.items()},
+        "sums": {name: [float(x) for x in parts] for name, parts in run.sums.items()},
         "steps_in_epoch": run.steps_in_epoch,
         "callbacks": states,
     }
@@ -76,7 +77,9 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
     run.epoch, run.step = facts["epoch"], facts["step"]
     run.history = facts["history"]
     run.learning_rate_scale = facts["learning_rate_scale"]
-    run.sums = {name: np.float32(value) for name, value in facts["sums"].items()}
+    run.sums = {
+        name: Sum(*map(np.float32, parts)) for name, parts in facts["sums"].items()
+    }
     run.steps_in_epoch = facts["steps_in_epoch"]
     _restore(run.callbacks, facts["callbacks"], arrays.get("callbacks", {}))
 

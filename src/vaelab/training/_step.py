@@ -4,20 +4,25 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from vaelab.losses import ELBOTerms, elbo
-
-LossFunction = Callable[..., ELBOTerms | jax.Array]
+from vaelab.losses import elbo
+from vaelab.training import _inputs
+from vaelab.training._objective import (
+    LossFunction,
+    Means,
+    Objective,
+    fixed_and_traced,
+    means,
+    name_of,
+)
 
 
 def train_step(
     model: nnx.Module,
     optimizer: nnx.Optimizer,
-    x: Any,
+    batch: Any,
     loss_fn: LossFunction = elbo,
     **loss_arguments: ArrayLike,
 ) -> Any:
@@ -26,18 +31,25 @@ def train_step(
     Args:
         model: trained in place; for `elbo` anything with the methods of `vaelab.VAE`.
         optimizer: `nnx.Optimizer(model, tx, wrt=nnx.Param)`, updated in place.
-        x: images, shape `(batch, *image_shape)`. They are not checked.
-        loss_fn: `(model, x)` to `ELBOTerms`, or to a scalar. Pass the same function
-            object at each call: every new one is compiled anew.
-        **loss_arguments: numbers and arrays for `loss_fn`, such as `beta=0.5`; another
-            value compiles nothing.
+        batch: images, shape `(batch, *image_shape)`, or whatever `loss_fn` takes. Its
+            values are not checked.
+        loss_fn: `(model, batch)` to `ELBOTerms`, or to a loss for each example or for
+            all; metrics may stand beside it, as `(loss, {"accuracy": a})` or in a
+            dictionary with a `"loss"`. A required argument `key` is drawn from the
+            model's stream `noise`. Pass the same function object at each call: every
+            new one is compiled anew.
+        **loss_arguments: for `loss_fn`, such as `beta=0.5`. Another float or array
+            compiles nothing; another integer, such as `num_samples=5`, does, unless
+            the argument's default is a float.
 
     Returns:
         What `loss_fn` returned, averaged over the batch, from before the update:
-        `ELBOTerms` of scalars (`kl` has shape `(latent,)`), or the scalar.
+        `ELBOTerms` of scalars (`kl` has shape `(latent,)`), or the loss, or the loss
+        and its metrics.
 
     Raises:
-        TypeError: `optimizer` is not an `nnx.Optimizer`.
+        TypeError: `optimizer` is not an `nnx.Optimizer`, or `loss_fn` no function of a
+            model, a batch and these arguments.
 
     >>> import jax.numpy as jnp, optax, vaelab
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
@@ -51,51 +63,41 @@ def train_step(
             f"optimizer is a {type(optimizer).__name__}: wrap the optax transformation "
             "as nnx.Optimizer(model, tx, wrt=nnx.Param)"
         )
-    return _compiled_step(model, optimizer, x, loss_fn, loss_arguments)
+    _inputs.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
+    fixed, numbers = fixed_and_traced(loss_fn, loss_arguments)
+    return _compiled_step(
+        model, optimizer, batch, loss_fn, tuple(fixed.items()), numbers
+    )
 
 
-@partial(nnx.jit, static_argnames="loss_fn")
+@partial(nnx.jit, static_argnames=("loss_fn", "fixed"))
 def _compiled_step(
-    model: nnx.Module,
+    model: Any,
     optimizer: nnx.Optimizer,
-    x: Any,
+    batch: Any,
     loss_fn: LossFunction,
-    loss_arguments: dict[str, ArrayLike],
+    fixed: tuple[tuple[str, Any], ...],
+    numbers: dict[str, ArrayLike],
 ) -> Any:
-    grads, terms = gradient(model, x, loss_fn, loss_arguments)
+    _inputs.check_loss(loss_fn, {**dict(fixed), **numbers})
+    objective = Objective(partial(loss_fn, **dict(fixed)))
+    if objective.needs_key and "key" not in numbers:
+        numbers = {**numbers, "key": model.rngs.noise()}
+    grads, found = gradient(model, batch, objective.loss_fn, numbers)
     optimizer.update(model, grads)
-    return terms
+    return found.returned
 
 
 def gradient(
     model: nnx.Module,
     batch: Any,
-    loss_fn: LossFunction,
-    loss_arguments: Mapping[str, ArrayLike],
-) -> tuple[Any, Any]:
+    loss_fn: Callable[..., Any],
+    arguments: Mapping[str, Any],
+) -> tuple[Any, Means]:
     """Returns the gradient of the mean loss, and the means of what `loss_fn` gives."""
 
-    def mean_loss(model: nnx.Module) -> tuple[jax.Array, Any]:
-        means = mean_terms(loss_fn(model, batch, **loss_arguments))
-        return (means.loss if isinstance(means, ELBOTerms) else means), means
+    def mean_loss(model: nnx.Module) -> tuple[Any, Means]:
+        found = means(loss_fn(model, batch, **arguments), f"loss_fn {name_of(loss_fn)}")
+        return found.loss, found
 
     return nnx.grad(mean_loss, has_aux=True)(model)
-
-
-def mean_terms(terms: ELBOTerms | jax.Array) -> Any:
-    """Averages what a loss function returns over the batch."""
-    if isinstance(terms, ELBOTerms):
-        return jax.tree.map(partial(jnp.mean, axis=0), terms)
-    return jnp.mean(terms)
-
-
-def recorded(means: Any) -> dict[str, jax.Array]:
-    """Names the numbers of a step that the history keeps."""
-    if not isinstance(means, ELBOTerms):
-        return {"loss": means}
-    return {
-        "loss": means.loss,
-        "elbo": means.elbo,
-        "reconstruction": means.reconstruction,
-        "kl": means.kl.sum(),
-    }

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from vaelab.models import evaluation_view
+from vaelab.training._objective import means
 from vaelab.training._program import (
     AXES_OF_KNOBS,
     VALIDATION,
@@ -15,7 +16,6 @@ from vaelab.training._program import (
     key_for,
     of_many,
 )
-from vaelab.training._step import mean_terms, recorded
 
 BLOCK = 4096
 """How many images go through the model at a time."""
@@ -26,15 +26,18 @@ def validate(
     program: Program, leaves: list[jax.Array], data: Any, step: jax.Array, knobs: Knobs
 ) -> dict[str, jax.Array]:
     """Returns what the history records, averaged over images not trained on."""
-    model = evaluation_view(program.objects(leaves)[0])
-    arguments = program.loss_arguments(step, knobs.beta)
+    objective = program.objective
+    arguments = objective.arguments(step, knobs.loss)
 
     def sums(number: jax.Array | int, block: Any) -> dict[str, jax.Array]:
-        if program.takes_key:
+        model = program.objects(leaves)[0]  # of its own here, for its random streams
+        model.eval()
+        _rewind(model, number)
+        if objective.takes_key:
             arguments["key"] = key_for(knobs, VALIDATION, number)
         size = len(jax.tree.leaves(block)[0])
-        means = recorded(mean_terms(program.loss_fn(model, block, **arguments)))
-        return {name: size * mean for name, mean in means.items()}
+        found = means(objective.loss_fn(model, block, **arguments))
+        return {name: size * mean for name, mean in found.recorded.items()}
 
     n = len(jax.tree.leaves(data)[0])
     size = min(n, BLOCK)
@@ -48,6 +51,18 @@ def validate(
         rest = sums(full, jax.tree.map(lambda x: x[full * size :], data))
         total = {name: total[name] + rest[name] for name in total}
     return {name: value / n for name, value in total.items()}
+
+
+def _rewind(model: Any, number: jax.Array | int) -> None:
+    """Lets a model draw the same noise every time, and another for each number."""
+
+    def fold(keys: jax.Array) -> jax.Array:
+        each = jax.vmap(lambda key: jax.random.fold_in(key, number))
+        return each(keys.reshape(-1)).reshape(keys.shape)
+
+    keys = nnx.state(model, nnx.RngKey)
+    counts = nnx.state(model, nnx.RngCount)
+    nnx.update(model, jax.tree.map(fold, keys), jax.tree.map(jnp.zeros_like, counts))
 
 
 validate_many = jax.jit(
