@@ -38,6 +38,7 @@ class ProgressBar(Callback):
                 unit="epoch",
                 miniters=1,  # else fast epochs make it wait for as many slow ones
             )
+            self._bar.set_postfix_str("compiling")
 
     def on_epoch(self, run: "Run") -> None:
         """Moves the bar."""
