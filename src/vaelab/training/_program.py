@@ -183,13 +183,14 @@ class Program:
         """Returns the same program for a model and an optimizer of this structure."""
         leaves, treedef = jax.tree.flatten(state)
         kinds = tuple(map(_key_kind, leaves))
-        watched = tuple(jax.device_get(_which_are_finite(without_keys(state))))
+        arrays = jax.device_get(without_keys(state))  # no program for one look
+        watched = tuple(bool(np.isfinite(array).all()) for array in arrays)
         return dataclasses.replace(
             self,
             graphdef=graphdef,
             treedef=treedef,
             key_kinds=kinds,
-            watched=tuple(map(bool, watched)),
+            watched=watched,
         )
 
     def objects(self, leaves: list[jax.Array]) -> tuple[Any, nnx.Optimizer]:
@@ -283,11 +284,6 @@ def _key_kind(leaf: Any) -> str | None:
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return None
     return str(jax.random.key_impl(leaf))
-
-
-@jax.jit
-def _which_are_finite(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [_is_finite(leaf) for leaf in leaves]
 
 
 def _is_finite(leaf: jax.Array) -> jax.Array:
