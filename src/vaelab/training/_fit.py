@@ -1,7 +1,6 @@
 """Training a model: epochs of compiled steps, and callbacks between them."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +16,13 @@ from vaelab.debug import NonFiniteError
 from vaelab.losses import elbo
 from vaelab.training import _inputs
 from vaelab.training._devices import replicated
+from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
 from vaelab.training._interrupts import deferred_interrupts
 from vaelab.training._objective import LossFunction, objective_of
-from vaelab.training._program import Program, recorded_names
+from vaelab.training._program import Program
 from vaelab.training._run import Run
+from vaelab.training._sameness import Interned
 from vaelab.training._snapshots import resume_from
 
 
@@ -144,8 +145,8 @@ def fit(
         checked = _inputs.checked_data(model, validation, "validation")
         _inputs.check_alike(feed.seen, checked)
         held_out = replicated(checked, mesh)
-    objective, numbers = objective_of(loss_fn, given)
-    program = Program(objective=objective, transform=transform, mesh=mesh, **feed.shape)
+    objective, numbers = objective_of(loss_fn, given, transform)
+    program = Program(objective=objective, mesh=mesh, **feed.shape)
     run = Run(
         model,
         nnx.Optimizer(model, _with_update_scale(optimizer), wrt=nnx.Param),
@@ -230,20 +231,27 @@ def _result(run: Run) -> FitResult:
     return FitResult(history, run.epoch, str(run.stopped_by))
 
 
-@functools.lru_cache(maxsize=128)
+_scaled = Interned(maxsize=16)
+
+
 def _with_update_scale(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
     """Lets a run scale what the user's transformation gives.
 
-    The same transformation gives the same object again, which compiles nothing anew.
+    An equal transformation gives the same object again, which compiles nothing anew.
     """
 
     def scale(updates: Any, state: Any, params: Any = None, **arguments: Any) -> Any:
         factor = arguments["update_scale"]
         return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates), state
 
-    return optax.chain(
-        optax.with_extra_args_support(optimizer),
-        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale),
+    return _scaled.get(
+        optimizer,
+        lambda: optax.chain(
+            optax.with_extra_args_support(optimizer),
+            optax.GradientTransformationExtraArgs(
+                lambda params: optax.EmptyState(), scale
+            ),
+        ),
     )

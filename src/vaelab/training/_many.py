@@ -1,6 +1,5 @@
 """Many models at once: a grid of seeds, betas and learning rates in one program."""
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,20 @@ import optax
 from flax import nnx
 
 from vaelab.losses import elbo
-from vaelab.training import _inputs, _program, _validation
+from vaelab.training import _inputs
+from vaelab.training._executables import executables_of, recorded_names
 from vaelab.training._feeds import SECONDS_PER_CALL
 from vaelab.training._interrupts import deferred_interrupts
 from vaelab.training._objective import LossFunction, default_of, objective_of
-from vaelab.training._program import ROWS, Bounds, Knobs, Program, Sum
+from vaelab.training._program import (
+    ROWS,
+    Bounds,
+    Knobs,
+    Program,
+    Sum,
+    without_keys,
+)
+from vaelab.training._sameness import Interned
 
 
 class FitManyResult(NamedTuple):
@@ -128,10 +136,9 @@ def fit_many(
         _inputs.check_model(model, f"make_model({seed_of_model})")
     data = _inputs.checked_data(models[0], images, "images", transform)
     n = len(jax.tree.leaves(data)[0])
-    objective, numbers = objective_of(loss_fn, given)
+    objective, numbers = objective_of(loss_fn, given, transform)
     program = Program(
         objective=objective,
-        transform=transform,
         batch_size=_inputs.checked_batch_size(batch_size, n),
         num_images=n,
         shuffled=True,
@@ -174,7 +181,8 @@ def _trained(
     epochs: int,
 ) -> tuple[list[jax.Array], dict[str, np.ndarray]]:
     first = [leaf[0] for leaf in leaves]
-    names = _program.recorded_names(program, first, data, _of_first(knobs))
+    executables = executables_of(program)
+    names = recorded_names(program, first, data, _of_first(knobs))
     sums = {name: Sum.zeros(len(knobs.update_scale), ROWS) for name in names}
     per_epoch = program.steps_per_epoch
     parts: dict[str, list[np.ndarray]] = {}
@@ -184,8 +192,8 @@ def _trained(
             stop = min(done + at_once, epochs)
             bounds = Bounds(*map(np.int32, (0, done * per_epoch, stop * per_epoch)))
             began = time.perf_counter()
-            out = _program.run_many(
-                program, leaves, sums, data, program.no_order(), bounds, knobs
+            out = executables.run_many(
+                leaves, sums, data, program.no_order(), bounds, knobs
             )
             leaves = out.leaves
             for name, values in jax.device_get(out.sums).items():
@@ -193,9 +201,7 @@ def _trained(
                 parts.setdefault(name, []).append(means)
             if held_out is not None:
                 step = np.int32(stop * per_epoch)
-                means = _validation.validate_many(
-                    program, leaves, held_out, step, knobs
-                )
+                means = executables.validate_many(leaves, held_out, step, knobs)
                 for name, values in jax.device_get(means).items():
                     parts.setdefault(f"validation_{name}", []).append(values[:, None])
             elif time.perf_counter() - began < SECONDS_PER_CALL:
@@ -226,7 +232,7 @@ def _stacked(
                 "make_model gives models of different structures for different seeds: "
                 "only their parameters and random streams may differ"
             )
-        rows.append(_program.without_keys(state))
+        rows.append(without_keys(state))
     return program, [jnp.stack(column) for column in zip(*rows, strict=True)]
 
 
@@ -235,13 +241,17 @@ def _of_first(knobs: Knobs) -> Knobs:
     return Knobs(first, knobs.update_scale[0], knobs.key)
 
 
-@functools.lru_cache(maxsize=128)
+_adjustable = Interned(maxsize=16)
+
+
 def _with_learning_rate_in_its_state(
     optimizer: Callable[..., optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """Returns one transformation for all rates, the same for the same optimizer."""
+    """Returns one transformation for all rates, the same for an equal optimizer."""
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
         return optimizer(learning_rate)
 
-    return optax.inject_hyperparams(make)(learning_rate=1.0)
+    return _adjustable.get(
+        optimizer, lambda: optax.inject_hyperparams(make)(learning_rate=1.0)
+    )
