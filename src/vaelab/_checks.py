@@ -7,23 +7,43 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 
-def numeric_images(images: ArrayLike, name: str = "images") -> np.ndarray:
+def host_array(value: Any) -> np.ndarray:
+    """Returns an array on the host; tensors of PyTorch give up their gradients."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    return np.asarray(value)
+
+
+def numeric_images(
+    images: Any,
+    name: str = "images",
+    *,
+    image_shape: tuple[int, ...] | None = None,
+) -> np.ndarray:
     """Returns a batch of images as finite float32 values on the host.
 
     Args:
-        images: shape `(n, height, width)` or `(n, height, width, channels)`.
+        images: shape `(n, height, width)` or `(n, height, width, channels)`, or what
+            else `image_shape` asks for, such as the `(n, d)` of a table.
         name: what the caller calls them.
+        image_shape: of one image, if the model says it.
     """
-    array = np.asarray(images)
+    try:
+        array = host_array(images)
+    except ValueError as error:  # such as rows of different lengths
+        raise TypeError(
+            f"{name} is a {type(images).__name__} that makes no array: {error}"
+        ) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, such as "
             f"np.asarray({name}, np.float32)"
         )
-    if array.ndim not in (3, 4):
+    if image_shape is not None:
+        require_image_shape(array.shape, image_shape, name)
+    elif array.ndim not in (3, 4):
         raise ValueError(
             f"{name} has shape {array.shape}: expected (n, height, width) or "
             f"(n, height, width, channels); {_reshape_advice(array.shape, name)}"
@@ -31,7 +51,10 @@ def numeric_images(images: ArrayLike, name: str = "images") -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: give at least one image")
     require_finite(array, name)
-    return array.astype(np.float32, copy=False)
+    as_float32 = array.astype(np.float32, copy=False)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        require_finite(as_float32, name)  # 1e300 is infinite there
+    return as_float32
 
 
 def require_finite(array: np.ndarray, name: str) -> None:
@@ -83,17 +106,19 @@ def require_image_shape(
     shape: tuple[int, ...], image_shape: tuple[int, ...], name: str
 ) -> None:
     """Refuses a batch whose images have another shape than the model's."""
-    if tuple(shape[1:]) != tuple(image_shape) or len(shape) != 1 + len(image_shape):
-        expected = ", ".join(["batch", *map(str, image_shape)])
-        raise ValueError(
-            f"{name} has shape {tuple(shape)}: this model takes ({expected}); "
-            + (
-                f"for a single image write {name}[None]"
-                if tuple(shape) == tuple(image_shape)
-                else f"reshape {name}, or build the model with image_shape="
-                f"{tuple(shape[1:])}"
-            )
-        )
+    shape, image_shape = tuple(shape), tuple(image_shape)
+    if shape[1:] == image_shape and len(shape) == 1 + len(image_shape):
+        return
+    if shape == image_shape:
+        advice = f"for a single image write {name}[None]"
+    elif len(image_shape) == 3 and shape[1:] == (image_shape[2], *image_shape[:2]):
+        advice = f"channels come last, so write np.moveaxis({name}, 1, -1)"
+    else:
+        advice = f"reshape {name}, or build the model with image_shape={shape[1:]}"
+    expected = ", ".join(["batch", *map(str, image_shape)])
+    raise ValueError(
+        f"{name} has shape {shape}: this model takes ({expected}); {advice}"
+    )
 
 
 def require_one_array(x: Any, name: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaelab._checks import host_array
+
 _NAMES = ("image", "images", "x", "pixel_values", "inputs", "input")
 """How loaders call images, the likeliest first."""
 
@@ -47,13 +49,6 @@ def as_batch(
             return entries[0]
         return type(batch)(*entries) if hasattr(batch, "_fields") else tuple(entries)
     return _array(batch, name)
-
-
-def host_array(value: Any) -> np.ndarray:
-    """Returns an array on the host; tensors of PyTorch give up their gradients."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value)
 
 
 def images_of(batch: Any, image_shape: tuple[int, ...] | None = None) -> Any:

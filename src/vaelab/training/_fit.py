@@ -11,10 +11,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vaelab._arguments import checked_flag, checked_whole
 from vaelab.callbacks import Callback, Checkpoint, ProgressBar
 from vaelab.debug import NonFiniteError
 from vaelab.losses import elbo
-from vaelab.training import _inputs
+from vaelab.training import _inputs, _tables
 from vaelab.training._devices import replicated
 from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
@@ -42,6 +43,17 @@ class FitResult(NamedTuple):
     history: dict[str, np.ndarray]
     epochs: int
     stopped_by: str
+
+    def __repr__(self) -> str:
+        """Shows the last value of each quantity."""
+        return _tables.summary("FitResult", self.history, self._facts())
+
+    def _repr_html_(self) -> str:
+        """Shows them as a table in a notebook."""
+        return _tables.html_table(self.history, self._facts())
+
+    def _facts(self) -> str:
+        return f"{self.epochs} epochs, stopped by {self.stopped_by}"
 
 
 def fit(
@@ -136,8 +148,8 @@ def fit(
     given = _inputs.checked_knobs(loss_fn, knobs, beta)
     epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)
-    seed = _inputs.checked_seed(seed)
-    _inputs.check_flag("guard", guard)
+    seed = checked_whole("seed", seed)
+    guard = checked_flag("guard", guard)
     callbacks = _inputs.checked_callbacks(callbacks)
     feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
     held_out = None
@@ -155,7 +167,7 @@ def fit(
         steps_per_epoch=feed.steps_per_epoch,
         numbers=numbers,
         seed=seed,
-        guard=bool(guard),
+        guard=guard,
     )
     with _inputs.clear_about_optimizer():
         run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)

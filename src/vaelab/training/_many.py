@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from vaelab._arguments import checked_whole
 from vaelab.losses import elbo
-from vaelab.training import _inputs
+from vaelab.training import _inputs, _tables
 from vaelab.training._executables import executables_of, recorded_names
 from vaelab.training._feeds import SECONDS_PER_CALL
 from vaelab.training._interrupts import deferred_interrupts
@@ -46,6 +47,17 @@ class FitManyResult(NamedTuple):
     seeds: np.ndarray
     betas: np.ndarray
     learning_rates: np.ndarray
+
+    def __repr__(self) -> str:
+        """Shows the range of the models' last values of each quantity."""
+        return _tables.summary("FitManyResult", self.history, self._facts())
+
+    def _repr_html_(self) -> str:
+        """Shows them as a table in a notebook."""
+        return _tables.html_table(self.history, self._facts())
+
+    def _facts(self) -> str:
+        return f"{len(self.seeds)} models"
 
     def unstack(self) -> list[Any]:
         """Returns the models as ordinary ones, in their order."""
@@ -126,7 +138,7 @@ def fit_many(
     _inputs.check_function("make_model", make_model, "lambda seed: vaelab.VAE(...)")
     _inputs.check_optimizer_maker(optimizer)
     epochs = _inputs.checked_epochs(epochs)
-    seed = _inputs.checked_seed(seed)
+    seed = checked_whole("seed", seed)
     given = _inputs.checked_knobs(loss_fn, knobs, None if betas is None else betas[0])
     for beta in () if betas is None else betas:
         _inputs.checked_knobs(loss_fn, knobs, beta)
