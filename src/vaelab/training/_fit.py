@@ -18,7 +18,11 @@ from vaelab.training import _inputs
 from vaelab.training._devices import replicated
 from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
-from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._interrupts import (
+    Interrupt,
+    deferred_interrupts,
+    interrupted_safely,
+)
 from vaelab.training._objective import LossFunction, objective_of
 from vaelab.training._program import Program
 from vaelab.training._run import Run
@@ -44,6 +48,7 @@ class FitResult(NamedTuple):
     stopped_by: str
 
 
+@interrupted_safely
 def fit(
     model: Any,
     images: Any,
@@ -175,33 +180,35 @@ def fit(
 
 
 def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
-    try:
-        with contextlib.ExitStack() as ends, _reason_of_end(run):
-            ends.callback(run.finish)
-            for callback in run.callbacks:
-                callback.on_start(run)
-                ends.callback(callback.on_end, run)
-            _train(run, feed, held_out)
-    except NonFiniteError as error:
-        error.result = _result(run)
-        raise
+    with deferred_interrupts() as interrupt:
+        try:
+            with contextlib.ExitStack() as ends, _reason_of_end(run):
+                ends.callback(run.finish)
+                for callback in run.callbacks:
+                    callback.on_start(run)
+                    ends.callback(callback.on_end, run)
+                _train(run, feed, held_out, interrupt)
+        except NonFiniteError as error:
+            error.result = _result(run)
+            raise
+        if interrupt.happened:  # perhaps as late as in on_end
+            run.stop("interrupt")
     return _result(run)
 
 
-def _train(run: Run, feed: Feed, held_out: Any) -> None:
-    with deferred_interrupts() as interrupt:
-        while run.epoch < run.epochs and run.stopped_by is None:
-            epoch = run.epoch
-            feed.advance(run, _next_visit(run, held_out is not None))
-            if run.epoch > epoch:
-                if held_out is not None:
-                    run.validate(held_out)
-                for callback in run.callbacks:
-                    if _is_due(callback, run):
-                        callback.on_epoch(run)
-                run.read_objects()
-            if interrupt.happened:
-                run.stop("interrupt")
+def _train(run: Run, feed: Feed, held_out: Any, interrupt: Interrupt) -> None:
+    while run.epoch < run.epochs and run.stopped_by is None and not interrupt.happened:
+        epoch = run.epoch
+        feed.advance(run, _next_visit(run, held_out is not None))
+        if run.epoch > epoch:
+            if held_out is not None:
+                run.validate(held_out)
+            for callback in run.callbacks:
+                if _is_due(callback, run):
+                    callback.on_epoch(run)
+            run.read_objects()
+    if interrupt.happened:
+        run.stop("interrupt")
 
 
 @contextlib.contextmanager
@@ -227,7 +234,7 @@ def _is_due(callback: Callback, run: Run) -> bool:
 
 
 def _result(run: Run) -> FitResult:
-    history = {name: np.array(values) for name, values in run.history.items()}
+    history = {name: np.array(run.history.get(name, [])) for name in run.recorded}
     return FitResult(history, run.epoch, str(run.stopped_by))
 
 
