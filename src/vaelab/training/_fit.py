@@ -114,7 +114,8 @@ def fit(
 
     Returns:
         The history, the number of epochs, and what ended the run. Ctrl-C ends it within
-        about a second, with the history so far.
+        about a second, with the history so far; what compiles is compiled first. A
+        second Ctrl-C interrupts at once.
 
     Raises:
         TypeError: an argument is of the wrong kind.
