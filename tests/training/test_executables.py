@@ -1,6 +1,8 @@
 """What is compiled once, what is compiled anew, and what leaves the memory."""
 
+import functools
 import gc
+import threading
 import types
 import weakref
 
@@ -89,6 +91,58 @@ def test_a_step_with_an_inline_loss_is_compiled_once(monkeypatch):
             model, optimizer, X, lambda m, x, by=by: losses.elbo(m, x).loss + by
         )
     assert len(made) == 2
+
+
+def test_what_equal_functions_share_is_not_what_one_of_them_became():
+    def closing_over(scale):
+        return lambda model, x: scale[0] * losses.elbo(model, x).loss
+
+    held = [1.0]
+    fit(loss_fn=closing_over(held))
+    held[0] = 100.0
+    # The same program as the first run's, whose validation is only now traced.
+    result = fit(loss_fn=closing_over([1.0]), validation=X, optimizer=optax.sgd(0.0))
+    loss, validated = (result.history[n] for n in ("loss", "validation_loss"))
+    np.testing.assert_allclose(validated, loss, rtol=0.2)
+    kept = Interned(maxsize=2)
+    one, other = [1], [1]
+    first = kept.get((one, "a"), object)
+    assert kept.get((other, "a"), object) is first
+    one.append(2)
+    assert kept.get((other, "a"), object) is not first
+
+
+def test_what_cannot_be_looked_into_is_not_compiled_at_each_call():
+    lock = threading.Lock()
+
+    class Mine:
+        def __init__(self):
+            self.lock = lock
+
+        def loss(self, model, x, scale=1.0, sizes=2):
+            return opaque(model, x, scale, sizes)
+
+    def opaque(model, x, scale=1.0, sizes=2):
+        with lock:
+            traces.append(scale)
+        return losses.elbo(model, x).loss
+
+    mine = Mine()
+    kept = Interned(maxsize=4)
+    for make in (
+        lambda: (opaque, ()),
+        lambda: (functools.partial(opaque, scale=2.0), ()),
+        lambda: (mine.loss, (("sizes", 3),)),
+        lambda: optax.GradientTransformation(opaque, mine.loss),
+    ):
+        assert kept.get(make(), object) is kept.get(make(), object)
+    traces = []
+    model = new_vae()
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    vaelab.train_step(model, optimizer, X, opaque, sizes=3)
+    once = len(traces)
+    vaelab.train_step(model, optimizer, X, opaque, sizes=3)
+    assert len(traces) == once
 
 
 def test_what_was_compiled_leaves_the_memory():

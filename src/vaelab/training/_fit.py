@@ -19,7 +19,11 @@ from vaelab.training import _inputs, _tables
 from vaelab.training._devices import replicated
 from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
-from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._interrupts import (
+    Interrupt,
+    deferred_interrupts,
+    interrupted_safely,
+)
 from vaelab.training._objective import LossFunction, objective_of
 from vaelab.training._program import Program
 from vaelab.training._run import Run
@@ -56,6 +60,7 @@ class FitResult(NamedTuple):
         return f"{self.epochs} epochs, stopped by {self.stopped_by}"
 
 
+@interrupted_safely
 def fit(
     model: Any,
     images: Any,
@@ -121,7 +126,8 @@ def fit(
 
     Returns:
         The history, the number of epochs, and what ended the run. Ctrl-C ends it within
-        about a second, with the history so far.
+        about a second, with the history so far; what compiles is compiled first. A
+        second Ctrl-C interrupts at once.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -187,33 +193,35 @@ def fit(
 
 
 def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
-    try:
-        with contextlib.ExitStack() as ends, _reason_of_end(run):
-            ends.callback(run.finish)
-            for callback in run.callbacks:
-                callback.on_start(run)
-                ends.callback(callback.on_end, run)
-            _train(run, feed, held_out)
-    except NonFiniteError as error:
-        error.result = _result(run)
-        raise
+    with deferred_interrupts() as interrupt:
+        try:
+            with contextlib.ExitStack() as ends, _reason_of_end(run):
+                ends.callback(run.finish)
+                for callback in run.callbacks:
+                    callback.on_start(run)
+                    ends.callback(callback.on_end, run)
+                _train(run, feed, held_out, interrupt)
+        except NonFiniteError as error:
+            error.result = _result(run)
+            raise
+        if interrupt.happened:  # perhaps as late as in on_end
+            run.stop("interrupt")
     return _result(run)
 
 
-def _train(run: Run, feed: Feed, held_out: Any) -> None:
-    with deferred_interrupts() as interrupt:
-        while run.epoch < run.epochs and run.stopped_by is None:
-            epoch = run.epoch
-            feed.advance(run, _next_visit(run, held_out is not None))
-            if run.epoch > epoch:
-                if held_out is not None:
-                    run.validate(held_out)
-                for callback in run.callbacks:
-                    if _is_due(callback, run):
-                        callback.on_epoch(run)
-                run.read_objects()
-            if interrupt.happened:
-                run.stop("interrupt")
+def _train(run: Run, feed: Feed, held_out: Any, interrupt: Interrupt) -> None:
+    while run.epoch < run.epochs and run.stopped_by is None and not interrupt.happened:
+        epoch = run.epoch
+        feed.advance(run, _next_visit(run, held_out is not None))
+        if run.epoch > epoch:
+            if held_out is not None:
+                run.validate(held_out)
+            for callback in run.callbacks:
+                if _is_due(callback, run):
+                    callback.on_epoch(run)
+            run.read_objects()
+    if interrupt.happened:
+        run.stop("interrupt")
 
 
 @contextlib.contextmanager
@@ -239,7 +247,7 @@ def _is_due(callback: Callback, run: Run) -> bool:
 
 
 def _result(run: Run) -> FitResult:
-    history = {name: np.array(values) for name, values in run.history.items()}
+    history = {name: np.array(run.history.get(name, [])) for name in run.recorded}
     return FitResult(history, run.epoch, str(run.stopped_by))
 
 

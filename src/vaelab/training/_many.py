@@ -16,7 +16,7 @@ from vaelab.losses import elbo
 from vaelab.training import _inputs, _tables
 from vaelab.training._executables import executables_of, recorded_names
 from vaelab.training._feeds import SECONDS_PER_CALL
-from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._interrupts import deferred_interrupts, interrupted_safely
 from vaelab.training._objective import LossFunction, default_of, objective_of
 from vaelab.training._program import (
     ROWS,
@@ -68,6 +68,7 @@ class FitManyResult(NamedTuple):
         ]
 
 
+@interrupted_safely
 def fit_many(
     make_model: Callable[[int], Any],
     images: Any,
@@ -197,10 +198,12 @@ def _trained(
     names = recorded_names(program, first, data, _of_first(knobs))
     sums = {name: Sum.zeros(len(knobs.update_scale), ROWS) for name in names}
     per_epoch = program.steps_per_epoch
-    parts: dict[str, list[np.ndarray]] = {}
+    none = np.zeros((len(knobs.update_scale), 0))
+    recorded = [*names, *(f"validation_{n}" for n in names if held_out is not None)]
+    parts = {name: [none] for name in recorded}
     done, at_once = 0, 1
     with deferred_interrupts() as interrupt:
-        while done < epochs and not interrupt.happened:
+        while not interrupt.happened and done < epochs:  # a last one is heard, too
             stop = min(done + at_once, epochs)
             bounds = Bounds(*map(np.int32, (0, done * per_epoch, stop * per_epoch)))
             began = time.perf_counter()
@@ -210,12 +213,12 @@ def _trained(
             leaves = out.leaves
             for name, values in jax.device_get(out.sums).items():
                 means = values.value()[:, : stop - done] / per_epoch
-                parts.setdefault(name, []).append(means)
+                parts[name].append(means)
             if held_out is not None:
                 step = np.int32(stop * per_epoch)
                 means = executables.validate_many(leaves, held_out, step, knobs)
                 for name, values in jax.device_get(means).items():
-                    parts.setdefault(f"validation_{name}", []).append(values[:, None])
+                    parts[f"validation_{name}"].append(values[:, None])
             elif time.perf_counter() - began < SECONDS_PER_CALL:
                 at_once = min(2 * at_once, ROWS)
             done = stop

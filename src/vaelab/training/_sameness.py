@@ -55,27 +55,29 @@ class Interned:
 
     def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
-        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, parts: Any, make: Callable[[], T]) -> T:
         """Returns the value that was made for equal parts, or makes it."""
         key = content(parts)
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
+            kept = self._kept.get(key)
+        # A kept value goes on being traced, for arrays of another shape. Its parts must
+        # not have changed since, as a list that they close over may.
+        if kept is None or not (_identical(kept[0], parts) or content(kept[0]) == key):
+            kept = parts, make()
         with self._lock:
-            value = self._values.setdefault(key, value)
-            while len(self._values) > self._maxsize:
-                self._values.popitem(last=False)
-        return value
+            self._kept[key] = kept
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._maxsize:
+                self._kept.popitem(last=False)
+        return kept[1]
 
     def clear(self) -> None:
         """Keeps none any more."""
         with self._lock:
-            self._values.clear()
+            self._kept.clear()
 
 
 class _Object:
@@ -106,7 +108,30 @@ def content(value: Any) -> Hashable:
     try:
         return _Reader().read(value)
     except (_Opaque, RecursionError):
-        return _Object(value)
+        made_of = _parts_of(value)
+        if made_of is None:
+            return _Object(value)
+        return type(value), tuple(map(content, made_of))
+
+
+def _parts_of(value: Any) -> tuple[Any, ...] | None:
+    """Takes apart what is made anew at each use, and so never is the same object."""
+    if isinstance(value, tuple):
+        return tuple(value)
+    if type(value) is functools.partial:
+        return value.func, value.args, tuple(value.keywords.items())
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    return None
+
+
+def _identical(one: Any, other: Any) -> bool:
+    """Whether two values are one object, or tuples of the same objects."""
+    if one is other:
+        return True
+    if type(one) is not type(other) or not isinstance(one, tuple):
+        return False
+    return len(one) == len(other) and all(map(_identical, one, other))
 
 
 class _Reader:
