@@ -6,14 +6,30 @@ All checks run on the host, before anything is compiled.
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
 
-def host_array(value: Any) -> np.ndarray:
-    """Returns an array on the host; tensors of PyTorch give up their gradients."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value)
+def host_array(values: Any, name: str = "images") -> np.ndarray:
+    """Returns an array on the host, also of tensors of PyTorch that have a gradient."""
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} has masked values: write {name}.filled(0), or leave them out"
+        )
+    if isinstance(values, list | tuple):
+        values = [_detached(value) for value in values]
+    try:
+        return np.asarray(_detached(values))
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, jax.errors.JAXTypeError):  # a value inside of jax.jit
+            raise
+        raise TypeError(
+            f"{name} is a {type(values).__name__} that makes no array: {error}"
+        ) from error
+
+
+def _detached(values: Any) -> Any:
+    return values.detach().cpu() if hasattr(values, "detach") else values
 
 
 def numeric_images(
@@ -30,12 +46,7 @@ def numeric_images(
         name: what the caller calls them.
         image_shape: of one image, if the model says it.
     """
-    try:
-        array = host_array(images)
-    except ValueError as error:  # such as rows of different lengths
-        raise TypeError(
-            f"{name} is a {type(images).__name__} that makes no array: {error}"
-        ) from error
+    array = host_array(images, name)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, such as "
@@ -50,11 +61,10 @@ def numeric_images(
         )
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: give at least one image")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        array = array.astype(np.float32, copy=False)
     require_finite(array, name)
-    as_float32 = array.astype(np.float32, copy=False)
-    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-        require_finite(as_float32, name)  # 1e300 is infinite there
-    return as_float32
+    return array
 
 
 def require_finite(array: np.ndarray, name: str) -> None:

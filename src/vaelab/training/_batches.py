@@ -38,7 +38,7 @@ def as_batch(
         }
     if isinstance(batch, list):
         if _is_one_array(batch, image_shape):
-            return _array([host_array(item) for item in batch], name)
+            return _array(batch, name)
         batch = tuple(batch)
     if isinstance(batch, tuple):
         entries = [
@@ -118,12 +118,7 @@ def _array(value: Any, name: str) -> Any:
     if isinstance(value, jax.Array):
         array = value  # stays where it is
     else:
-        try:
-            array = host_array(value)
-        except ValueError as error:  # such as rows of different lengths
-            raise TypeError(
-                f"{name} is a {type(value).__name__} that makes no array: {error}"
-            ) from error
+        array = host_array(value, name)
     if array.dtype.kind not in "biufcV":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, and leave out what the "
