@@ -104,7 +104,9 @@ def test_from_arrays_refuses_labels_that_do_not_fit(labels):
 
 @pytest.mark.parametrize("test_size", [0, 1, -0.5, 300])
 def test_test_size_is_a_fraction(test_size):
-    with pytest.raises(ValueError, match=f"test_size is {test_size}: give a fraction"):
+    with pytest.raises(
+        ValueError, match=f"test_size is {test_size}: give a number in "
+    ):
         data.load_digits(test_size=test_size)
 
 
@@ -140,3 +142,9 @@ def test_sprites_move_and_grow_with_their_factors():
         )
     sizes = [mass[labels[:, 1] == scale].mean() for scale in range(4)]
     assert sizes == sorted(sizes)
+
+
+def test_no_two_sprites_are_alike():
+    sprites = data.load_sprites()
+    images = np.concatenate([sprites.train, sprites.test]).reshape(6144, -1)
+    assert len(np.unique(images, axis=0)) == 6144

@@ -110,7 +110,7 @@ def test_mean_reduced_loss_is_a_beta_elbo_in_other_units(vae, digits):
 
 @pytest.mark.parametrize(("pixels", "latent"), [(0, 8), (64, 0), (-1, -1)])
 def test_effective_beta_refuses_sizes_that_are_none(pixels, latent):
-    with pytest.raises(ValueError, match="give positive integers"):
+    with pytest.raises(ValueError, match="give a positive integer"):
         losses.effective_beta(0.1, pixels, latent)
 
 

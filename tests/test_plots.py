@@ -6,7 +6,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 import vaelab
-from vaelab import plots
+from vaelab import plots, training
 
 IMAGES = np.random.default_rng(0).uniform(size=(12, 8, 8)).astype(np.float32)
 
@@ -91,3 +91,26 @@ def test_pictures_leave_the_models_noise_alone(vae):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5), (3, 5, 1), (3, 4, 5, 1), (3, 4, 5, 3)])
+def test_images_of_one_row_or_channel_are_shown(shape):
+    pictures = shown(plots.plot_images(np.zeros(shape)))
+    assert {picture.shape[:2] for picture in pictures} == {shape[1:3]}
+
+
+def test_what_a_model_of_vectors_makes_is_shown_as_rows():
+    model = vaelab.VAE((5,), (), 2, rngs=nnx.Rngs(0, noise=1))
+    pictures = shown(plots.plot_reconstructions(model, np.zeros((3, 5))))
+    pictures += shown(plots.plot_samples(model, 4, key=jax.random.key(0)))
+    assert {picture.shape for picture in pictures} == {(1, 5)}
+
+
+def test_a_history_is_that_of_a_result_too():
+    history = {"loss": np.array([3.0, 2.0])}
+    one = plots.plot_history(training.FitResult(history, 2, "epochs"))
+    np.testing.assert_array_equal(one.axes[0].get_lines()[0].get_ydata(), [3.0, 2.0])
+    many = {"loss": np.array([[3.0, 2.0], [5.0, 4.0]])}
+    result = training.FitManyResult(None, many, *[np.zeros(2)] * 3)
+    lines = plots.plot_history(result).axes[0].get_lines()
+    np.testing.assert_array_equal(lines[1].get_ydata(), [5.0, 4.0])

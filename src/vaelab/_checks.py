@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -64,6 +65,21 @@ def numeric_images(
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         array = array.astype(np.float32, copy=False)
     require_finite(array, name)
+    return array
+
+
+def images_for(model: Any, images: Any, name: str = "images") -> np.ndarray:
+    """Returns images that a model can be judged by: of its shape, in its support.
+
+    Args:
+        model: has an `image_shape`, and maybe a `likelihood`.
+        images: an array, a table, or tensors.
+        name: what the caller calls them.
+    """
+    array = numeric_images(images, name, image_shape=model.image_shape)
+    likelihood = getattr(model, "likelihood", None)
+    if likelihood is not None:
+        likelihood.check(array, name)
     return array
 
 
@@ -139,6 +155,11 @@ def require_one_array(x: Any, name: str) -> None:
             "and labels need a loss_fn of your own that takes them apart, or "
             "vaelab.fit(..., transform=lambda key, batch: batch[0])"
         )
+    if hasattr(x, "detach"):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}, which JAX does not take: write "
+            f"np.asarray({name})"
+        )
 
 
 def _reshape_advice(shape: tuple[int, ...], name: str) -> str:
@@ -148,3 +169,11 @@ def _reshape_advice(shape: tuple[int, ...], name: str) -> str:
     if len(shape) == 2:
         return f"for a single image write {name}[None]"
     return f"reshape {name} to one of them"
+
+
+def require_same_shape(**arrays: Any) -> None:
+    """Refuses arrays that NumPy's rules would stretch to fit each other."""
+    shapes = {name: jnp.shape(array) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        seen = " and ".join(f"{name} has shape {s}" for name, s in shapes.items())
+        raise ValueError(f"{seen}: give them the same shape")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vaelab._arguments import checked_number, checked_whole
 from vaelab._checks import numeric_images, require_unit_interval
 
 __all__ = ["ImageData", "from_arrays", "load_digits", "load_sprites"]
@@ -82,7 +83,7 @@ def load_digits(
     Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten
     Digits, UCI Machine Learning Repository, as shipped with scikit-learn.
     """
-    if not 0 <= threshold < 1:
+    if not 0 <= checked_number("threshold", threshold) < 1:
         raise ValueError(
             f"threshold is {threshold}: give a number in [0, 1), the intensity (after "
             "division by 16) above which a pixel becomes 1; 0.5 is usual"
@@ -102,8 +103,9 @@ def load_sprites(*, test_size: float = 0.25, seed: int = 0) -> ImageData:
     """Draws 6144 binary sprites of 16 by 16 pixels, one for each mix of five factors.
 
     The factors are the columns of the labels: shape (rectangle, ellipse, triangle),
-    scale (4 sizes), orientation (8 angles), x and y (8 places each). Nothing is random
-    but the split.
+    scale (4 sizes), orientation (8 angles over half a turn, after which rectangles and
+    ellipses repeat), x and y (8 places each). No two sprites are alike, so no test
+    image stands among those for training. Nothing is random but the split.
 
     Args:
         test_size: the fraction of the images that is held out, in (0, 1).
@@ -120,13 +122,13 @@ def load_sprites(*, test_size: float = 0.25, seed: int = 0) -> ImageData:
     factors = np.stack(np.unravel_index(np.arange(math.prod(sizes)), sizes), axis=1)
     shape, scale, orientation, x, y = factors.T[:, :, None, None]
     rows, columns = np.mgrid[:16, :16][:, None]
-    angle = orientation * np.pi / 8
+    angle = 0.05 + orientation * np.pi / 8  # no two of them look alike on the grid
     right, down = columns - (4.5 + x), rows - (4.5 + y)
     along = np.cos(angle) * right + np.sin(angle) * down
     across = np.cos(angle) * down - np.sin(angle) * right
-    length = 2.9 + 0.45 * scale
+    length = 2.8 + 0.5 * scale
     u, v = along / length, across / length
-    rectangle = (np.abs(u) <= 1) & (np.abs(v) <= 0.5)
+    rectangle = (np.abs(u) <= 1) & (np.abs(v) <= 0.55)
     ellipse = u**2 + (2.2 * v) ** 2 <= 1
     triangle = (v >= -0.5) & (v + 1.5 * np.abs(u) <= 1)
     images = np.select([shape == 0, shape == 1], [rectangle, ellipse], triangle)
@@ -170,10 +172,8 @@ images / 255
     """
     array = numeric_images(images)
     require_unit_interval(array)
-    if not 0 < test_size < 1:
-        raise ValueError(
-            f"test_size is {test_size}: give a fraction in (0, 1), such as 0.25"
-        )
+    test_size = checked_number("test_size", test_size, above=0, below=1)
+    seed = checked_whole("seed", seed)
     if len(array) < 2:
         raise ValueError(
             f"images has shape {array.shape}: give at least 2 images, one to train on "
@@ -190,6 +190,13 @@ images / 255
         raise ValueError(
             f"labels has shape {labels.shape} and dtype {labels.dtype}: give one "
             f"integer, or one row of them, for each of the {len(array)} images"
+        )
+    int32 = np.iinfo(np.int32)
+    if labels.min() < int32.min or labels.max() > int32.max:
+        far = labels.min() if labels.min() < int32.min else labels.max()
+        raise ValueError(
+            f"labels contain {far}, which int32 cannot hold: number the classes anew, "
+            "as in np.unique(labels, return_inverse=True)[1]"
         )
     split = train_test_split(
         array, labels.astype(np.int32), test_size=test_size, random_state=seed

@@ -25,8 +25,15 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from vaelab._arguments import checked_key, checked_number, checked_whole
 from vaelab._bounds import bounded
-from vaelab._checks import require_finite, require_levels, require_unit_interval
+from vaelab._checks import (
+    require_finite,
+    require_levels,
+    require_same_shape,
+    require_unit_interval,
+)
+from vaelab._signatures import ConstructorSignature
 
 __all__ = [
     "Bernoulli",
@@ -104,6 +111,7 @@ class Bernoulli:
         Returns:
             Nats per image, shape `(batch,)`.
         """
+        require_same_shape(logits=logits, x=x)
         return _sum_over_pixels(_softplus(logits) - x * logits)
 
     def mean(self, logits: jax.Array) -> jax.Array:
@@ -172,6 +180,7 @@ class ContinuousBernoulli:
         Returns:
             Nats per image, shape `(batch,)`.
         """
+        require_same_shape(logits=logits, x=x)
         return _sum_over_pixels(_log_sinhc(logits / 2) + (0.5 - x) * logits)
 
     def mean(self, logits: jax.Array) -> jax.Array:
@@ -216,7 +225,7 @@ class Gaussian:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive("std", self.std)
+        object.__setattr__(self, "std", checked_number("std", self.std, above=0))
 
     @property
     def outputs_per_pixel(self) -> int:
@@ -246,7 +255,8 @@ class LearnedGaussian(nnx.Module):
     Args:
         std: the spread to start from.
         floor: the least spread; without one, a model that reconstructs perfectly has
-            an unbounded likelihood.
+            an unbounded likelihood. The std is never below it, keeps a gradient near
+            it, and is its own between e times the floor and infinity.
 
     Raises:
         ValueError: `std` or `floor` is not positive.
@@ -257,10 +267,11 @@ class LearnedGaussian(nnx.Module):
     Array([1.837877], dtype=float32)
     """
 
+    __signature__ = ConstructorSignature()
+
     def __init__(self, std: float = 1.0, *, floor: float = 1e-3) -> None:
-        _require_positive("std", std)
-        _require_positive("floor", floor)
-        self.floor = floor
+        std = checked_number("std", std, above=0)
+        self.floor = checked_number("floor", floor, above=0)
         self.log_std = nnx.Param(jnp.log(jnp.float32(std)))
 
     @property
@@ -297,8 +308,8 @@ class LearnedGaussian(nnx.Module):
 class PixelwiseGaussian:
     r"""Real-valued pixels, each with a mean and a spread from the decoder.
 
-    The decoder's two outputs for a pixel are its mean and its log std, which is kept
-    above the logarithm of `floor`.
+    The decoder's two outputs for a pixel are its mean and its log std, which bends
+    smoothly to stay above the logarithm of `floor`.
 
     Args:
         floor: the least spread of a pixel.
@@ -314,7 +325,7 @@ class PixelwiseGaussian:
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        _require_positive("floor", self.floor)
+        object.__setattr__(self, "floor", checked_number("floor", self.floor, above=0))
 
     @property
     def outputs_per_pixel(self) -> int:
@@ -328,6 +339,7 @@ class PixelwiseGaussian:
             logits: shape `(batch, *image_shape, 2)`.
             x: shape `(batch, *image_shape)`.
         """
+        _require_outputs(logits, x, 2)
         return _gaussian_nll(logits[..., 0], self._log_std(logits), x)
 
     def mean(self, logits: jax.Array) -> jax.Array:
@@ -372,8 +384,8 @@ class Categorical:
     levels: int
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise ValueError(f"levels is {self.levels}: give at least 2")
+        levels = checked_whole("levels", self.levels, least=2)
+        object.__setattr__(self, "levels", levels)
 
     @property
     def outputs_per_pixel(self) -> int:
@@ -387,6 +399,7 @@ class Categorical:
             logits: shape `(batch, *image_shape, levels)`.
             x: multiples of 1 / (levels - 1) in [0, 1], shape `(batch, *image_shape)`.
         """
+        _require_outputs(logits, x, self.levels)
         level = jnp.round(x * (self.levels - 1)).astype(jnp.int32)[..., None]
         log_probability = jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(log_probability, level, axis=-1)
@@ -434,8 +447,18 @@ def uniform_dequantize(key: jax.Array, x: jax.Array, levels: int) -> jax.Array:
     Source: L. Theis et al. (2016), A note on the evaluation of generative models,
     arXiv:1511.01844, section 3.1.
     """
-    uniform = jax.random.uniform(key, x.shape, x.dtype)
+    levels = checked_whole("levels", levels, least=2)
+    uniform = jax.random.uniform(checked_key("key", key), x.shape, x.dtype)
     return (jnp.round(x * (levels - 1)) + uniform) / levels
+
+
+def _require_outputs(logits: jax.Array, x: jax.Array, k: int) -> None:
+    """Refuses logits that are not k numbers for each pixel."""
+    if jnp.shape(logits) != (*jnp.shape(x), k):
+        raise ValueError(
+            f"logits has shape {jnp.shape(logits)} and x has shape {jnp.shape(x)}: "
+            f"give logits of shape {(*jnp.shape(x), k)}"
+        )
 
 
 def _sum_over_pixels(pixelwise: jax.Array) -> jax.Array:
@@ -443,6 +466,7 @@ def _sum_over_pixels(pixelwise: jax.Array) -> jax.Array:
 
 
 def _gaussian_nll(mean: jax.Array, log_std: jax.Array, x: jax.Array) -> jax.Array:
+    require_same_shape(logits=mean, x=x)
     standardised = (x - mean) * jnp.exp(-log_std)
     return _sum_over_pixels(0.5 * standardised**2 + log_std + 0.5 * jnp.log(2 * jnp.pi))
 
@@ -453,11 +477,6 @@ def _log_sinhc(a: jax.Array) -> jax.Array:
     safe = jnp.where(small, 1.0, jnp.abs(a))
     series = a**2 / 6 - a**4 / 180 + a**6 / 2835
     return jnp.where(small, series, safe + jnp.log(-jnp.expm1(-2 * safe) / (2 * safe)))
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} is {value}: give a positive number")
 
 
 @jax.custom_jvp

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jax.typing import ArrayLike
 
-from vaelab._checks import require_image_shape
+from vaelab._arguments import checked_number, checked_whole
+from vaelab._checks import images_for, require_finite
 from vaelab.losses import kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -57,7 +59,7 @@ class ProbabilisticPCA(NamedTuple):
         Returns:
             Nats, shape `(n,)`.
         """
-        centred = _flat(x) - self.mean
+        centred = _flat(x, like=len(self.mean)) - self.mean
         covariance = self.components @ self.components.T
         covariance[np.diag_indices_from(covariance)] += self.sigma2
         _, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
@@ -100,6 +102,7 @@ def probabilistic_pca(x: ArrayLike, q: int) -> ProbabilisticPCA:
     """
     flat = _flat(x)
     num_pixels = flat.shape[1]
+    q = checked_whole("q", q)
     if not 1 <= q < num_pixels:
         raise ValueError(f"q is {q}: give at least 1 and less than {num_pixels} pixels")
     mean = flat.mean(axis=0)
@@ -158,12 +161,10 @@ def linear_beta_vae(
 
     Source: Lucas et al. (2019), section 4.
     """
-    if not (beta > 0 and sigma2 > 0):
-        raise ValueError(
-            f"beta is {beta} and sigma2 is {sigma2}: give positive numbers"
-        )
+    beta = checked_number("beta", beta, above=0)
+    threshold = beta * checked_number("sigma2", sigma2, above=0)
     eigenvalues = np.asarray(eigenvalues, float)
-    threshold = beta * sigma2
+    require_finite(eigenvalues, "eigenvalues")
     active = eigenvalues > threshold
     kl = 0.5 * np.log(np.where(active, eigenvalues, threshold) / threshold)
     return LinearBetaVAE(active, kl, np.minimum(eigenvalues, threshold))
@@ -189,7 +190,8 @@ class BernoulliMixture(NamedTuple):
         Returns:
             Nats, shape `(n,)`.
         """
-        return np.logaddexp.reduce(self._joint(_flat(x)), axis=1)
+        flat = _flat(x, binary=True, like=self.probabilities.shape[1])
+        return np.logaddexp.reduce(self._joint(flat), axis=1)
 
     def _joint(self, flat: np.ndarray) -> np.ndarray:
         p = self.probabilities
@@ -218,7 +220,8 @@ def independent_bernoulli(x: ArrayLike, *, alpha: float = 1.0) -> BernoulliMixtu
     >>> print(f"{pixels.log_likelihood(digits.test).mean():.3f}")
     -24.631
     """
-    flat = _flat(x)
+    flat = _flat(x, binary=True)
+    alpha = checked_number("alpha", alpha, above=0)
     probabilities = (alpha + flat.sum(axis=0)) / (2 * alpha + len(flat))
     return BernoulliMixture(np.ones(1), probabilities[None])
 
@@ -249,7 +252,10 @@ def bernoulli_mixture(
 
     Source: C. M. Bishop (2006), Pattern Recognition and Machine Learning, 9.3.3.
     """
-    flat = _flat(x)
+    flat = _flat(x, binary=True)
+    k, seed = checked_whole("k", k), checked_whole("seed", seed)
+    alpha = checked_number("alpha", alpha, above=0)
+    tolerance = checked_number("tolerance", tolerance, above=0)
     if not 1 <= k <= len(flat):
         raise ValueError(f"k is {k}: give at least 1 and at most {len(flat)} examples")
     starts = np.random.default_rng(seed).choice(len(flat), k, replace=False)
@@ -300,23 +306,30 @@ def grid_log_likelihood(
             f"model has latent_size {model.latent_size}: a grid integrates 2 "
             "dimensions; use losses.iwae_bound for more"
         )
-    images = jnp.asarray(images)
-    require_image_shape(images.shape, model.image_shape, "images")
+    points = checked_whole("points", points, least=2)
+    extent = checked_number("extent", extent, above=0)
+    images = jnp.asarray(images_for(model, images))
     axis = jnp.linspace(-extent, extent, points)
     z = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     cell = float(axis[1] - axis[0]) ** 2
     log_prior = -0.5 * (z**2).sum(axis=1) - math.log(2 * math.pi) + math.log(cell)
-    view = evaluation_view(model)
-
-    @jax.jit
-    def log_joint(log_prior, z):
-        logits = view.decode(z[None])
-        return log_prior - view.likelihood.nll(
-            jnp.broadcast_to(logits, (len(images), *logits.shape[1:])), images
-        )
-
-    joint = jax.lax.map(lambda point: log_joint(*point), (log_prior, z), batch_size=200)
+    joint = _log_joint(evaluation_view(model), images, log_prior, z)
     return np.asarray(jax.nn.logsumexp(joint, axis=0))
+
+
+@nnx.jit
+def _log_joint(
+    view: Any, images: jax.Array, log_prior: jax.Array, z: jax.Array
+) -> jax.Array:
+    """Returns ln p(x, z) of each point and image, `(points, n)`."""
+
+    def at(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+        log_prior, z = point
+        logits = view.decode(z[None])
+        every = jnp.broadcast_to(logits, (len(images), *logits.shape[1:]))
+        return log_prior - view.likelihood.nll(every, images)
+
+    return jax.lax.map(at, (log_prior, z), batch_size=200)
 
 
 class GapDecomposition(NamedTuple):
@@ -377,12 +390,31 @@ def gap_decomposition(
     Source: C. Cremer et al. (2018), Inference Suboptimality in Variational
     Autoencoders, arXiv:1801.03558, equation 5.
     """
+    steps = checked_whole("steps", steps, least=1)
+    nodes = checked_whole("nodes", nodes, least=1)
+    learning_rate = checked_number("learning_rate", learning_rate, above=0)
     log_likelihood = grid_log_likelihood(model, images)
-    images = jnp.asarray(images)
-    view = evaluation_view(model)
+    images = jnp.asarray(images_for(model, images))
     axis, weights = (jnp.float32(a) for a in np.polynomial.hermite_e.hermegauss(nodes))
     noise = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     weights = jnp.outer(weights, weights).ravel() / (2 * math.pi)  # (nodes²,)
+    elbo, best = _elbo_and_best(
+        evaluation_view(model), images, noise, weights, steps, learning_rate
+    )
+    elbo, best = np.asarray(elbo), np.asarray(best)
+    return GapDecomposition(log_likelihood, elbo, log_likelihood - best, best - elbo)
+
+
+@nnx.jit(static_argnums=(4, 5))
+def _elbo_and_best(
+    view: Any,
+    images: jax.Array,
+    noise: jax.Array,
+    weights: jax.Array,
+    steps: int,
+    learning_rate: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the ELBO of each image, and that of its best diagonal Gaussian."""
 
     def elbo_of(q: Posterior, x: jax.Array) -> jax.Array:
         z = q.mean[None] + q.std[None] * noise
@@ -406,11 +438,29 @@ def gap_decomposition(
         (best, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=steps)
         return elbo_of(q, x), jnp.maximum(-objective(best), elbo_of(q, x))
 
-    elbo, best = jax.jit(jax.vmap(optimise))(view.encode(images), images)
-    elbo, best = np.asarray(elbo), np.asarray(best)
-    return GapDecomposition(log_likelihood, elbo, log_likelihood - best, best - elbo)
+    return jax.vmap(optimise)(view.encode(images), images)
 
 
-def _flat(x: ArrayLike) -> np.ndarray:
-    array = np.asarray(x, np.float64)
-    return array.reshape(len(array), -1)
+def _flat(x: ArrayLike, *, binary: bool = False, like: int | None = None) -> np.ndarray:
+    """Returns examples as rows of float64 numbers.
+
+    Args:
+        x: shape `(n, ...)`.
+        binary: refuse what is neither 0 nor 1.
+        like: the number of pixels that they must have.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"x has dtype {array.dtype}: give real numbers")
+    if array.ndim < 2 or not array.size:
+        raise ValueError(f"x has shape {array.shape}: give (n, ...) with n at least 1")
+    require_finite(array, "x")
+    flat = array.astype(np.float64).reshape(len(array), -1)
+    if binary and ((flat != 0) & (flat != 1)).any():
+        seen = flat[(flat != 0) & (flat != 1)][0]
+        raise ValueError(
+            f"x contains {seen:g}: give zeros and ones, such as (x > 0.5).astype(float)"
+        )
+    if like is not None and flat.shape[1] != like:
+        raise ValueError(f"x has {flat.shape[1]} pixels: this model is of {like}")
+    return flat

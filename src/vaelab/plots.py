@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vaelab._arguments import checked_whole, shown
+from vaelab._checks import host_array, images_for, require_finite
 from vaelab.models import evaluation_view
 
 if TYPE_CHECKING:
@@ -53,12 +55,17 @@ def plot_images(
     >>> len(plot_images(np.zeros((12, 8, 8)), columns=4).axes)
     12
     """
-    images = np.asarray(images)
-    if images.ndim not in (3, 4):
+    images = host_array(images)
+    if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: expected (n, height, width) or "
             "(n, height, width, channels); for a single image write images[None]"
         )
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    require_finite(images, "images")
+    if columns is not None:
+        columns = checked_whole("columns", columns, least=1)
     columns = columns or min(len(images), 10)
     rows = math.ceil(len(images) / columns)
     figure, axes = _image_axes(rows, columns, axes, figsize)
@@ -67,7 +74,7 @@ def plot_images(
             f"axes has {len(axes)} axes: {len(images)} images need as many"
         )
     for axis, image in zip(axes, images, strict=False):
-        axis.imshow(image.squeeze(), cmap="binary", vmin=0, vmax=1)
+        axis.imshow(image, cmap="binary", vmin=0, vmax=1)
     for axis in axes[len(images) :]:
         axis.set_axis_off()
     return figure
@@ -91,9 +98,9 @@ def plot_reconstructions(
     Returns:
         The figure, with the images in the first row.
     """
-    images = jnp.asarray(images)
+    images = images_for(model, images)
     pairs = jnp.concatenate([images, model.reconstruct(images)])
-    return plot_images(pairs, columns=len(images), axes=axes, figsize=figsize)
+    return plot_images(_rows(pairs), columns=len(images), axes=axes, figsize=figsize)
 
 
 def plot_samples(
@@ -118,9 +125,10 @@ def plot_samples(
     Returns:
         The figure.
     """
-    columns = columns or math.isqrt(max(n, 1) - 1) + 1
+    n = checked_whole("n", n, least=1)
+    columns = columns or math.isqrt(n - 1) + 1
     images = model.sample(n, key=key)
-    return plot_images(images, columns=columns, axes=axes, figsize=figsize)
+    return plot_images(_rows(images), columns=columns, axes=axes, figsize=figsize)
 
 
 def plot_interpolation(
@@ -145,14 +153,15 @@ def plot_interpolation(
     Returns:
         The figure, with the reconstruction of `start` at the left.
     """
-    ends = jnp.stack([jnp.asarray(start), jnp.asarray(end)])
+    steps = checked_whole("steps", steps, least=2)
+    ends = images_for(model, np.stack([host_array(start), host_array(end)]))
     first, last = evaluation_view(model).encode(ends).mean
     images = model.generate(jnp.linspace(first, last, steps))
-    return plot_images(images, columns=steps, axes=axes, figsize=figsize)
+    return plot_images(_rows(images), columns=steps, axes=axes, figsize=figsize)
 
 
 def plot_history(
-    history: Mapping[str, ArrayLike],
+    history: Any,
     names: Sequence[str] | None = None,
     *,
     axes: Any = None,
@@ -161,7 +170,8 @@ def plot_history(
     """Shows curves over the epochs, each in a panel of its own.
 
     Args:
-        history: `FitResult.history`, or any mapping from a name to one value per epoch.
+        history: what `fit` or `fit_many` returned, or any mapping from a name to one
+            value per epoch, or to a row of them for each of several models.
         names: which curves to show; None shows all.
         axes: an array with an axis for each curve, or None.
         figsize: width and height in inches, or None.
@@ -175,6 +185,11 @@ def plot_history(
     >>> len(plot_history({"loss": [3.0, 2.0], "elbo": [-3.0, -2.0]}, ["elbo"]).axes)
     1
     """
+    history = getattr(history, "history", history)
+    if not isinstance(history, Mapping) or not history:
+        raise TypeError(
+            f"history is {shown(history)}: give what fit returned, or its .history"
+        )
     names = list(history) if names is None else list(names)
     if unknown := [name for name in names if name not in history]:
         raise ValueError(
@@ -189,9 +204,15 @@ def plot_history(
     axes = np.asarray(axes).ravel()
     for axis, name in zip(axes, names, strict=True):
         values = np.asarray(history[name])
-        axis.plot(np.arange(1, len(values) + 1), values)
+        axis.plot(np.arange(1, values.shape[-1] + 1), values.T)
         axis.set(xlabel="epoch", ylabel=name)
     return axes[0].figure
+
+
+def _rows(images: ArrayLike) -> np.ndarray:
+    """Returns images as they are, and vectors as images of one row."""
+    images = np.asarray(images)
+    return images[:, None] if images.ndim == 2 else images
 
 
 def _image_axes(

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
+from vaelab._arguments import checked_key, checked_number
 from vaelab._checks import numeric_images
 from vaelab.losses import iwae_loss
 from vaelab.models import VAE
@@ -48,6 +49,8 @@ def warp(key: jax.Array, images: jax.Array, *, share: float = 0.5) -> jax.Array:
     >>> 30 < int(changed.sum()) < 60
     True
     """
+    share = checked_number("share", share, least=0, most=1)
+    key = checked_key("key", key)
     n, *shape = images.shape
     keys = jax.random.split(key, 4)
     maps = jnp.eye(2)[None] + 0.1 * jax.random.normal(keys[0], (n, 2, 2))

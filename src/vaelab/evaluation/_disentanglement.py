@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from vaelab._arguments import checked_whole
+from vaelab._checks import require_finite
+
 
 class DCI(NamedTuple):
     """Disentanglement, completeness and informativeness, each in [0, 1]."""
@@ -87,6 +90,7 @@ def mutual_information_gap(
     from sklearn.metrics import mutual_info_score
 
     codes, factors = _checked(codes, factors)
+    bins = checked_whole("bins", bins, least=1)
     levels = np.stack(
         [np.digitize(unit, np.histogram(unit, bins)[1][:-1]) for unit in codes.T]
     )
@@ -155,6 +159,7 @@ def dci(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> DCI:
     from sklearn.model_selection import train_test_split
 
     codes, factors = _checked(codes, factors)
+    seed = checked_whole("seed", seed)
     split: Any = train_test_split(codes, factors, test_size=0.2, random_state=seed)
     codes_train, codes_test, factors_train, factors_test = split
     importances, accuracies = [], []
@@ -220,6 +225,9 @@ def factor_vae_score(
     section 4.
     """
     codes, factors = _checked(codes, factors)
+    seed = checked_whole("seed", seed)
+    votes = checked_whole("votes", votes, least=1)
+    batch_size = checked_whole("batch_size", batch_size, least=2)
     spread = codes.std(axis=0)
     alive = spread > 1e-6
     if not alive.any():
@@ -269,7 +277,9 @@ def beta_vae_score(
     from sklearn.preprocessing import StandardScaler
 
     codes, factors = _checked(codes, factors)
-    rng = np.random.default_rng(seed)
+    points = checked_whole("points", points, least=2 * factors.shape[1])
+    batch_size = checked_whole("batch_size", batch_size, least=1)
+    rng = np.random.default_rng(checked_whole("seed", seed))
     shared = np.arange(points) % factors.shape[1]
     differences = []
     for k in rng.permutation(shared):
@@ -287,20 +297,28 @@ def beta_vae_score(
 
 
 def _checked(codes: ArrayLike, factors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    codes, factors = np.asarray(codes, np.float64), np.asarray(factors)
+    codes, factors = np.asarray(codes), np.asarray(factors)
+    if codes.dtype.kind not in "iuf":
+        raise TypeError(f"codes has dtype {codes.dtype}: give real numbers")
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
         raise ValueError(
             f"codes has shape {codes.shape} and factors {factors.shape}: give (n, "
             "latent) and (n, num_factors) with the same n"
+        )
+    if not codes.size or not factors.size:
+        raise ValueError(
+            f"codes has shape {codes.shape} and factors {factors.shape}: give at least "
+            "one example, unit and factor"
         )
     if factors.dtype.kind not in "iu":
         raise ValueError(
             f"factors has dtype {factors.dtype}: give integers, such as the indices of "
             "the values"
         )
+    require_finite(codes, "codes")
     if constant := np.flatnonzero(factors.var(axis=0) == 0).tolist():
         raise ValueError(f"factors {constant} have a single value: leave them out")
-    return codes, factors
+    return codes.astype(np.float64), factors
 
 
 def _mean_gap(scores: np.ndarray) -> float:

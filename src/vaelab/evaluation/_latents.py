@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from vaelab._checks import require_image_shape
+from vaelab._arguments import checked_number
+from vaelab._checks import images_for
 from vaelab.losses import kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -52,12 +53,16 @@ def latent_codes(model: Any, images: ArrayLike) -> np.ndarray:
     Returns:
         Codes, shape `(n, latent)`.
 
+    Raises:
+        TypeError: the images are no numbers.
+        ValueError: they do not fit the model or its likelihood, or contain NaN.
+
     >>> import vaelab
     >>> vae = vaelab.VAE((8, 8), 32, 2, rngs=nnx.Rngs(0))
     >>> latent_codes(vae, np.zeros((5, 8, 8)))[0]  # biases are 0, and so is the image
     array([0., 0.], dtype=float32)
     """
-    return np.asarray(posteriors(model, images).mean)
+    return np.asarray(posteriors(model, images_for(model, images)).mean)
 
 
 def active_units(
@@ -84,6 +89,7 @@ def active_units(
 
     Source: Y. Burda et al. (2016), arXiv:1509.00519, section 5.2.
     """
+    threshold = checked_number("threshold", threshold, least=0)
     return latent_codes(model, images).var(axis=0) > threshold
 
 
@@ -106,7 +112,8 @@ def posterior_collapse_report(
     >>> print(str(report).splitlines()[0])
     unit     kl  Var[mean]  E[std]  state
     """
-    mean, std = posteriors(model, images)
+    threshold = checked_number("threshold", threshold, least=0)
+    mean, std = posteriors(model, images_for(model, images))
     mean_variance = np.asarray(mean.var(axis=0))
     return CollapseReport(
         kl=np.asarray(kl_standard_normal(mean, std).mean(axis=0)),
@@ -116,12 +123,10 @@ def posterior_collapse_report(
     )
 
 
-def posteriors(model: Any, images: ArrayLike) -> Posterior:
-    """Returns q(z | x) of all images, encoded without dropout, in batches."""
-    images = jnp.asarray(images, jnp.float32)
-    require_image_shape(images.shape, model.image_shape, "images")
+def posteriors(model: Any, images: np.ndarray) -> Posterior:
+    """Returns q(z | x) of checked images, encoded without dropout, in batches."""
     view = evaluation_view(model)
-    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    batches = [jnp.asarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     parts = [_encode(view, batch) for batch in batches]
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike
 
-from vaelab._checks import numeric_images, require_image_shape
+from vaelab._arguments import checked_key, checked_whole
+from vaelab._checks import images_for
 from vaelab.evaluation._latents import posteriors
-from vaelab.losses import importance_samples, kl_standard_normal
+from vaelab.losses import kl_standard_normal
+from vaelab.losses._importance import compiled_samples
 from vaelab.models import Posterior, evaluation_view
 
 _BATCH = 500  # images evaluated at a time
@@ -65,17 +66,19 @@ def evaluate(
     >>> print(f"{metrics.log_likelihood:.0f}")  # untrained
     -46
     """
-    array = _checked(model, images)
+    array = images_for(model, images)
+    key = checked_key("key", key)
+    num_samples = checked_whole("num_samples", num_samples, least=1)
     posterior = posteriors(model, array)
     log_weights, nll = _importance_samples(model, array, key, num_samples)
-    kl = kl_standard_normal(*posterior).mean(axis=0)
-    reconstruction = float(nll.mean())
+    kl = np.asarray(kl_standard_normal(*posterior)).mean(axis=0, dtype=np.float64)
+    reconstruction = float(nll.mean(dtype=np.float64))
     active = int((posterior.mean.var(axis=0) > 0.01).sum())
     return Metrics(
         elbo=-reconstruction - float(kl.sum()),
-        log_likelihood=float(_log_mean_exp(log_weights).mean()),
+        log_likelihood=float(_log_mean_exp(log_weights).mean(dtype=np.float64)),
         reconstruction=reconstruction,
-        kl=np.asarray(kl),
+        kl=kl,
         mutual_information=float(_mutual_information(posterior, key)),
         active_units=active,
         collapsed_units=len(kl) - active,
@@ -103,15 +106,10 @@ def anomaly_scores(
     >>> print(scores.shape, f"{scores[0]:.0f}")
     (3,) 47
     """
-    array = _checked(model, images)
+    array = images_for(model, images)
+    key = checked_key("key", key)
+    num_samples = checked_whole("num_samples", num_samples, least=1)
     return -_log_mean_exp(_importance_samples(model, array, key, num_samples)[0])
-
-
-def _checked(model: Any, images: ArrayLike) -> np.ndarray:
-    array = numeric_images(images)
-    require_image_shape(array.shape, model.image_shape, "images")
-    model.likelihood.check(array)
-    return array
 
 
 def _importance_samples(
@@ -123,19 +121,12 @@ def _importance_samples(
     ]
     parts = [
         jax.device_get(
-            _compiled_samples(view, batch, jax.random.fold_in(key, i), num_samples)
+            compiled_samples(view, batch, jax.random.fold_in(key, i), num_samples)
         )
         for i, batch in enumerate(batches)
     ]
     log_weights, nll = zip(*parts, strict=True)
     return np.concatenate(log_weights, axis=1), np.concatenate(nll, axis=1)
-
-
-@nnx.jit(static_argnums=3)
-def _compiled_samples(
-    view: Any, x: jax.Array, key: jax.Array, num_samples: int
-) -> tuple[jax.Array, jax.Array]:
-    return importance_samples(view, x, key, num_samples)
 
 
 def _log_mean_exp(log_weights: np.ndarray) -> np.ndarray:

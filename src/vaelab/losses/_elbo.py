@@ -7,6 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vaelab._arguments import (
+    checked_key,
+    checked_number,
+    checked_size,
+    checked_whole,
+)
+from vaelab._checks import require_one_array, require_same_shape
+
 
 class ELBOTerms(NamedTuple):
     """One stochastic estimate for each image of a batch.
@@ -45,6 +53,7 @@ def kl_standard_normal(mean: jax.Array, std: jax.Array) -> jax.Array:
     Source: Kingma and Welling (2013), appendix B. `2 ln s` is never written as
     `ln(s ** 2)`, whose square underflows to 0 in float32 for s below 1e-23.
     """
+    require_same_shape(mean=mean, std=std)
     return 0.5 * (mean**2 + std**2 - 1.0 - 2.0 * jnp.log(std))
 
 
@@ -90,6 +99,8 @@ def elbo(
     free bits: D. P. Kingma et al. (2016), Improved Variational Inference with Inverse
     Autoregressive Flow, arXiv:1606.04934, equation 15.
     """
+    if not isinstance(free_bits, jax.Array):
+        free_bits = checked_number("free_bits", free_bits, least=0)
     terms = _elbo_terms(model, x, key)
     regulariser = terms.kl.sum(axis=-1)  # (batch,)
     if isinstance(free_bits, jax.Array) or free_bits:
@@ -152,12 +163,9 @@ def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float
     >>> round(effective_beta(0.1, num_pixels=64, latent_size=8), 6)
     0.8
     """
-    if num_pixels < 1 or latent_size < 1:
-        raise ValueError(
-            f"num_pixels is {num_pixels} and latent_size is {latent_size}: give "
-            "positive integers"
-        )
-    return kl_weight * num_pixels / latent_size
+    num_pixels = checked_size("num_pixels", num_pixels)
+    latent_size = checked_size("latent_size", latent_size)
+    return checked_number("kl_weight", kl_weight) * num_pixels / latent_size
 
 
 def kl_warmup(steps: int, *, start: float = 0.0, end: float = 1.0) -> optax.Schedule:
@@ -183,13 +191,14 @@ def kl_warmup(steps: int, *, start: float = 0.0, end: float = 1.0) -> optax.Sche
     Source: S. R. Bowman et al. (2016), Generating Sentences from a Continuous Space,
     arXiv:1511.06349, section 3.1.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}: give at least 1")
+    steps = checked_whole("steps", steps, least=1)
+    start, end = checked_number("start", start), checked_number("end", end)
     return optax.linear_schedule(start, end, steps)
 
 
 def _elbo_terms(model: Any, x: jax.Array, key: jax.Array | None) -> ELBOTerms:
-    key = model.rngs.noise() if key is None else key
+    require_one_array(x, "x")
+    key = model.rngs.noise() if key is None else checked_key("key", key)
     posterior = model.encode(x)
     logits = model.decode(posterior.sample(key))
     reconstruction = model.likelihood.nll(logits, x)  # (batch,)

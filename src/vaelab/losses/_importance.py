@@ -5,7 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from vaelab._arguments import checked_key, checked_whole
+from vaelab._checks import require_one_array
 from vaelab.losses._elbo import ELBOTerms, kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -51,8 +54,9 @@ def iwae_loss(
     Source: Y. Burda et al. (2016), Importance Weighted Autoencoders,
     arXiv:1509.00519, equations 8 and 14.
     """
-    _require_samples(num_samples)
-    noise_key = model.rngs.noise() if key is None else key
+    require_one_array(x, "x")
+    num_samples = checked_whole("num_samples", num_samples, least=1)
+    noise_key = model.rngs.noise() if key is None else checked_key("key", key)
     posterior = model.encode(x)
     log_weights, nll = _log_weights(model, x, posterior, noise_key, num_samples)
     reconstruction = nll.mean(axis=0)
@@ -98,8 +102,11 @@ def iwae_bound(
 
     Source: Burda et al. (2016), theorem 1.
     """
+    require_one_array(x, "x")
+    key = checked_key("key", key)
+    num_samples = checked_whole("num_samples", num_samples, least=1)
     view = evaluation_view(model)
-    return _log_mean_exp(importance_samples(view, x, key, num_samples)[0])
+    return _log_mean_exp(compiled_samples(view, x, key, num_samples)[0])
 
 
 def importance_samples(
@@ -123,7 +130,7 @@ def importance_samples(
     >>> draws[0].shape
     (20, 5)
     """
-    _require_samples(num_samples)
+    num_samples = checked_whole("num_samples", num_samples, least=1)
     posterior = model.encode(x)
     chunk = min(num_samples, max(1, _CHUNK_VALUES // math.prod(x.shape)))
     keys = jax.random.split(key, math.ceil(num_samples / chunk))
@@ -132,6 +139,14 @@ def importance_samples(
     )  # two arrays (chunks, chunk, batch)
     log_weights, nll = (s.reshape(-1, x.shape[0])[:num_samples] for s in samples)
     return log_weights, nll
+
+
+@nnx.jit(static_argnums=3)
+def compiled_samples(
+    view: Any, x: jax.Array, key: jax.Array, num_samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """Does the same in one program, which is compiled once for each shape."""
+    return importance_samples(view, x, key, num_samples)
 
 
 def _log_weights(
@@ -152,8 +167,3 @@ def _log_weights(
 
 def _log_mean_exp(values: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(values, axis=0) - math.log(len(values))
-
-
-def _require_samples(num_samples: int) -> None:
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}: give at least 1")

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vaelab._arguments import checked_key, checked_whole
+from vaelab._checks import require_one_array, require_same_shape
 from vaelab.losses._elbo import ELBOTerms, kl_standard_normal
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -58,6 +60,7 @@ def total_correlation_terms(
     Source: R. T. Q. Chen et al. (2018), Isolating Sources of Disentanglement in VAEs,
     arXiv:1802.04942, equation 2 and appendix C.2.
     """
+    require_same_shape(z=z, mean=mean, std=std)
     log_weights = stratified_log_weights(len(z), dataset_size)  # (batch, batch)
     standardised = (z[:, None] - mean[None]) / std[None]
     log_q = -0.5 * standardised**2 - jnp.log(std)[None] - _HALF_LOG_2PI
@@ -98,6 +101,8 @@ def stratified_log_weights(batch_size: int, dataset_size: int) -> jax.Array:
 
     Source: Chen et al. (2018), appendix C.2, with the others' weight spread evenly.
     """
+    checked_whole("batch_size", batch_size)
+    checked_whole("dataset_size", dataset_size)
     if not 2 <= batch_size <= dataset_size:
         raise ValueError(
             f"batch_size is {batch_size} and dataset_size is {dataset_size}: give a "
@@ -143,7 +148,8 @@ def beta_tc_loss(
 
     Source: Chen et al. (2018), equation 4.
     """
-    key = model.rngs.noise() if key is None else key
+    require_one_array(x, "x")
+    key = model.rngs.noise() if key is None else checked_key("key", key)
     posterior = model.encode(x)
     z = posterior.sample(key)
     reconstruction = model.likelihood.nll(model.decode(z), x)
