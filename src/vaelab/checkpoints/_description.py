@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vaelab import likelihoods
+from vaelab.checkpoints._trees import is_key
 from vaelab.models import VAE, Decoder, Encoder
 
 
@@ -114,4 +115,8 @@ def _likelihood(likelihood: Any) -> dict[str, Any]:
 
 
 def _shapes(state: Any) -> list[tuple[Any, Any]]:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    """Which generator a random key is of is not of the model: it is saved beside."""
+    return [
+        (leaf.shape, "key" if is_key(leaf) else leaf.dtype)
+        for leaf in jax.tree.leaves(state)
+    ]

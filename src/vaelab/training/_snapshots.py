@@ -11,22 +11,23 @@ from flax import nnx
 from vaelab.callbacks import Callback
 from vaelab.checkpoints._description import description
 from vaelab.checkpoints._store import Store
-from vaelab.checkpoints._trees import decoded, encoded, filled, named_arrays
+from vaelab.checkpoints._trees import (
+    decoded,
+    encoded,
+    filled,
+    key_kinds,
+    named_arrays,
+)
 from vaelab.training._program import Sum
 
 if TYPE_CHECKING:
     from vaelab.training._run import Run
 
-_PARTS = ("model", "optimizer")
-
 
 def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the arrays and the facts of a run as it is now, whatever it does next."""
-    state = nnx.split((run.model, run.optimizer))[1]
-    arrays: dict[str, Any] = {part: {} for part in _PARTS}
-    for path, array in named_arrays(state).items():
-        which, _, rest = path.partition("/")
-        arrays[_PARTS[int(which)]][rest] = array
+    parts = {"model": nnx.state(run.model), "optimizer": nnx.state(run.optimizer)}
+    arrays: dict[str, Any] = {part: named_arrays(parts[part]) for part in parts}
     kept: dict[str, np.ndarray] = {}
     states = [
         {"class": type(callback).__name__, "state": encoded(callback.state(), kept)}
@@ -37,6 +38,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
     facts = {
         "kind": "run",
         "model": description(run.model),
+        "keys": key_kinds(parts["model"]),
         "data": _data(run),
         "epoch": run.epoch,
         "step": run.step,
@@ -45,6 +47,9 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         "sums": {name: [float(x) for x in parts] for name, parts in run.sums.items()},
         "steps_in_epoch": run.steps_in_epoch,
         "callbacks": states,
+        "settings": {},
+        "stream": None,
+        "best_step": None,
     }
     return arrays, facts
 
@@ -60,19 +65,17 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
         ValueError: they are of another kind of run, or cannot be read.
     """
     with closing(Store(path, name="resume")) as store:
-        step = store.latest()
-        if step is None:
-            return
-        facts = store.facts(step)
-        _check(facts, run, f"resume={os.fspath(path)!r}")
-        arrays = store.arrays(step)
-    both = {
-        f"{which}/{name}": array
-        for which, part in enumerate(_PARTS)
-        for name, array in arrays[part].items()
-    }
-    state = nnx.split((run.model, run.optimizer))[1]
-    nnx.update((run.model, run.optimizer), filled(state, both, os.fspath(path)))
+        saved = store.newest()
+    if saved is None:
+        return
+    facts, arrays, where = saved.facts, saved.arrays, os.fspath(path)
+    _check(facts, run, f"resume={where!r}")
+    states = [
+        filled(nnx.state(part), arrays[name], facts["keys"], where, f"the {name}")
+        for name, part in (("optimizer", run.optimizer), ("model", run.model))
+    ]
+    nnx.update(run.optimizer, states[0])
+    nnx.update(run.model, states[1])
     run.read_objects()
     run.epoch, run.step = facts["epoch"], facts["step"]
     run.history = facts["history"]
