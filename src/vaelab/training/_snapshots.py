@@ -1,6 +1,7 @@
 """Everything that a run needs to go on bit for bit, as arrays and facts."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from vaelab.checkpoints._trees import (
     named_arrays,
 )
 from vaelab.training._program import Sum
+from vaelab.training._settings import differences, settings
 
 if TYPE_CHECKING:
     from vaelab.training._run import Run
@@ -33,6 +35,7 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         {"class": type(callback).__name__, "state": encoded(callback.state(), kept)}
         for callback in run.callbacks
     ]
+    place = encoded(run.feed.place(), kept)
     if kept:
         arrays["callbacks"] = kept
     facts = {
@@ -47,8 +50,8 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         "sums": {name: [float(x) for x in parts] for name, parts in run.sums.items()},
         "steps_in_epoch": run.steps_in_epoch,
         "callbacks": states,
-        "settings": {},
-        "stream": None,
+        "settings": _settings(run),
+        "stream": place,
         "best_step": None,
     }
     return arrays, facts
@@ -84,7 +87,16 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
         name: Sum(*map(np.float32, parts)) for name, parts in facts["sums"].items()
     }
     run.steps_in_epoch = facts["steps_in_epoch"]
-    _restore(run.callbacks, facts["callbacks"], arrays.get("callbacks", {}))
+    kept = arrays.get("callbacks", {})
+    run.feed.go_to(run.epoch, decoded(facts["stream"], kept))
+    _restore(run.callbacks, facts["callbacks"], kept)
+    changed = differences(facts["settings"], _settings(run))
+    if changed:
+        warnings.warn(
+            f"the run that resume={where!r} goes on with was made otherwise: "
+            + "; ".join(changed),
+            stacklevel=3,
+        )
 
 
 def _restore(
@@ -103,13 +115,14 @@ def _restore(
 
 def _data(run: "Run") -> dict[str, Any]:
     """Returns what must be the same for a run to go on."""
-    program = run.program
-    images = (
-        {"num_images": program.num_images, "batch_size": program.batch_size}
-        if program.shuffled
-        else {}
+    return {"seed": run.seed, **run.feed.asked}
+
+
+def _settings(run: "Run") -> dict[str, Any]:
+    """Describes what may be another for a run to go on, but hardly on purpose."""
+    return settings(
+        run.optimizer.tx.update, run.program.objective.loss_fn, run.knobs.loss
     )
-    return {"seed": run.seed, **images}
 
 
 def _check(facts: dict[str, Any], run: "Run", what: str) -> None:
