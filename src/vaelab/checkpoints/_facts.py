@@ -50,7 +50,7 @@ def checksums(arrays: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 def _checksum(array: Any) -> str:
     array = np.asarray(array)
     digest = hashlib.sha256(f"{array.dtype} {array.shape} ".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Protocol
 
@@ -164,7 +164,7 @@ class _Stream:
         else:
             run.stop("no more images")
 
-    def _next_epoch(self) -> Iterator[_streams.Group]:
+    def _next_epoch(self) -> Generator[_streams.Group, None, None]:
         batches = map(self._as_batch, self._batches.epoch())
         return _streams.prefetched(_streams.groups(batches))
 

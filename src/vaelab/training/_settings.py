@@ -79,7 +79,7 @@ def _values(function: Any) -> Iterator[tuple[str, Any]]:
                 except ValueError:  # not assigned yet
                     continue
                 yield from walk(content, f"{whose}.{key}")
-        elif isinstance(value, tuple | list) and not hasattr(value, "init"):
+        elif type(value) in (tuple, list):
             for part in value:
                 yield from walk(part, name)
         elif hasattr(value, "update") and hasattr(value, "init"):

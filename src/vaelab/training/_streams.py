@@ -6,7 +6,7 @@ steps, and the next groups are made ready while it runs.
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,7 +56,7 @@ def groups(batches: Iterable[Any], capacity: int | None = None) -> Iterator[Grou
         yield _stacked(waiting, _capacity(waiting[0], capacity))
 
 
-def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
+def prefetched(items: Iterable[T], ahead: int = 2) -> Generator[T, None, None]:
     """Yields the items, and makes the next ones in a thread of its own meanwhile."""
     iterator = iter(items)
     end: Any = object()
