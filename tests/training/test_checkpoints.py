@@ -122,7 +122,9 @@ def test_a_corrupt_checkpoint_is_named(tmp_path):
     for file in (tmp_path / "0" / "arrays").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"checkpoint 0 in .* cannot be read: train"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint .*/0 cannot be read, because it is damaged"
+    ):
         vaelab.load(tmp_path)
 
 
@@ -311,7 +313,7 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(digits, tmp_path):
     steps = sorted(int(path.name) for path in tmp_path.iterdir())
     facts = json.loads((tmp_path / "10" / "facts" / "metadata").read_text())
     best = facts["best_step"]
-    assert steps == sorted({best, 10})
+    assert steps == sorted({best, 8, 10})
     lowest = int(np.argmin(facts["history"]["kl"]))
     assert best == 2 * (lowest + 1)
 
@@ -379,7 +381,7 @@ def test_a_bad_folder_is_refused_before_anything_is_compiled(digits, tmp_path, f
 def test_a_model_of_another_size_is_not_resumed(digits, tmp_path):
     fit(new_vae(), digits, 1, tmp_path)
     other = vaelab.VAE((8, 8), 17, 4, rngs=nnx.Rngs(0, noise=1))
-    with pytest.raises(ValueError, match=r"0/decoder/hidden/layers/0/bias has shape"):
+    with pytest.raises(ValueError, match=r"decoder/hidden/layers/0/bias has shape"):
         fit(other, digits, 1, tmp_path)
 
 

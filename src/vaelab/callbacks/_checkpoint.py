@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from vaelab._arguments import checked_path, checked_whole
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 class Checkpoint(Callback):
     """Writes all that a run needs to go on, bit for bit, after it was killed.
 
-    The latest checkpoint is kept, and of those written the best one beside it, for
-    `vaelab.load(path, best=True)`. They are of the run as it goes: parameters that
+    The two latest checkpoints are kept, and of those written the best one beside them,
+    for `vaelab.load(path, best=True)`. An older one is deleted only when the new one is
+    complete and was read back. They are of the run as it goes: parameters that
     `EarlyStopping` gives back at its end are not in the latest one. With `fit(...,
     resume=path)` the same script begins, goes on, or is done, as the case may be. It
     runs after all other callbacks, so what they decided is in it.
@@ -33,8 +35,10 @@ class Checkpoint(Callback):
 
     Raises:
         ValueError: `every` is below 1; or, when the run begins, the folder holds
-            something else, or checkpoints that it does not resume.
-        OSError: the folder cannot be written to, said when the run begins.
+            something else, or checkpoints that it does not resume, or another run
+            writes there.
+        OSError: the folder cannot be written to, said when the run begins; or the disk
+            is full, said after the next epoch. The checkpoints before are complete.
 
     >>> import optax, tempfile, vaelab
     >>> from flax import nnx
@@ -72,17 +76,35 @@ class Checkpoint(Callback):
     def on_start(self, run: "Run") -> None:
         """Makes the folder, and refuses one that holds another run."""
         store = Store(self.path)
-        latest = store.latest()
-        if latest is not None and latest > run.step:
+        store.prepare()
+        try:
+            self._check(store, run)
+        except BaseException:
+            store.close()
+            raise
+        self._store, self._written = store, run.step
+
+    def _check(self, store: Store, run: "Run") -> None:
+        newer = [step for step in store.steps() if step > run.step]
+        if run.step in store.steps():  # it goes on from there: the rest is damaged
+            newer = [step for step in newer if store.can_read(step)]
+        if newer:
             raise ValueError(
                 f"{store.path} holds checkpoints of an earlier run, up to step "
-                f"{latest}: give fit(..., resume={os.fspath(self.path)!r}) to go on "
+                f"{newer[-1]}: give fit(..., resume={os.fspath(self.path)!r}) to go on "
                 "from there, or another folder"
             )
-        store.prepare()
+        if self._best_step is None:
+            return
         if self._best_step not in store.steps():  # it is of an earlier run
             self._begin()
-        self._store, self._written = store, run.step
+        elif not store.can_read(self._best_step):
+            warnings.warn(
+                f"checkpoint {store.path / str(self._best_step)}, the best so far, is "
+                "damaged: the best of those from now on is kept",
+                stacklevel=5,
+            )
+            self._begin()
 
     def on_epoch(self, run: "Run") -> None:
         """Writes a checkpoint; it is complete before the next one begins."""
@@ -118,7 +140,7 @@ class Checkpoint(Callback):
             if score > self._best:
                 self._best, self._best_step = score, run.step
         arrays, facts = run.snapshot()
-        keep = frozenset() if self._best_step is None else {self._best_step}
         facts["best_step"] = self._best_step
+        keep = {self._written, self._best_step} - {None}
         self._store.write(run.step, arrays, facts, keep)
         self._written = run.step

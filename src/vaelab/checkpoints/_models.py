@@ -6,8 +6,8 @@ from typing import Any
 
 from flax import nnx
 
-from vaelab.checkpoints._store import Store
-from vaelab.checkpoints._trees import filled, named_arrays
+from vaelab.checkpoints._store import Saved, Store
+from vaelab.checkpoints._trees import filled, key_kinds, named_arrays
 from vaelab.models._description import build, description
 
 
@@ -32,17 +32,17 @@ def save(model: nnx.Module, path: str | os.PathLike[str]) -> None:
     ...     save(vae, folder)
     """
     with closing(Store(path)) as store:
-        latest = store.latest()
-        if latest is not None and store.facts(latest)["kind"] != "model":
+        store.prepare()
+        before = store.newest()
+        if before is not None and before.facts["kind"] != "model":
             raise ValueError(
                 f"{store.path} holds the checkpoints of a training run: save the model "
                 "to another folder"
             )
-        store.prepare()
-        facts = {"kind": "model", "model": description(model)}
-        arrays = {"model": named_arrays(nnx.state(model))}
-        number = 0 if latest is None else latest + 1
-        store.write(number, arrays, facts, keep=frozenset())
+        state = nnx.state(model)
+        facts = {"kind": "model", "model": description(model), "keys": key_kinds(state)}
+        number = max(store.steps(), default=-1) + 1
+        store.write(number, {"model": named_arrays(state)}, facts, keep=frozenset())
 
 
 def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False) -> Any:
@@ -60,8 +60,11 @@ def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False)
     Raises:
         FileNotFoundError: there is no complete checkpoint.
         TypeError: `path` is no path.
-        ValueError: the checkpoint is of another structure or cannot be read, or a model
+        ValueError: the checkpoint is of another structure, none can be read, or a model
             must be given.
+
+    Warns:
+        UserWarning: the newest checkpoint is damaged, and the one before it is taken.
 
     >>> import tempfile, vaelab
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0, noise=1))
@@ -72,27 +75,40 @@ def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False)
     """
     where = os.fspath(path)
     with closing(Store(path)) as store:
-        step = store.latest()
-        if step is None:
+        saved = store.newest()
+        if saved is None:
             raise FileNotFoundError(
                 f"there is no saved model in {where!r}: give the folder that "
                 "vaelab.save or callbacks.Checkpoint wrote"
             )
-        facts = store.facts(step)
         if best:
-            step = facts.get("best_step") or step
-        if model is not None:
-            graphdef, shapes = nnx.split(model)
-        elif facts["model"] is not None:
-            abstract = nnx.eval_shape(lambda: build(facts["model"]))
-            graphdef, shapes = nnx.split(abstract)
-        else:
-            raise ValueError(
-                f"the model in {where!r} has parts of your own, which vaelab cannot "
-                "build: write load(path, model=template) with a model built like it"
-            )
-        state = filled(shapes, store.arrays(step)["model"], where)
+            saved = _best(store, saved)
+    facts = saved.facts
+    if model is not None:
+        graphdef, shapes = nnx.split(model)
+    elif facts["model"] is not None:
+        abstract = nnx.eval_shape(lambda: build(facts["model"]))
+        graphdef, shapes = nnx.split(abstract)
+    else:
+        raise ValueError(
+            f"the model in {where!r} has parts of your own, which vaelab cannot "
+            "build: write load(path, model=template) with a model built like it"
+        )
+    state = filled(shapes, saved.arrays["model"], facts["keys"], where)
     if model is None:
         return nnx.merge(graphdef, state)
     nnx.update(model, state)
     return model
+
+
+def _best(store: Store, latest: Saved) -> Saved:
+    step = latest.facts.get("best_step")
+    if step is None or step == latest.step:
+        return latest
+    try:
+        return store.read(step)
+    except ValueError as error:
+        raise ValueError(
+            f"the best checkpoint is not there any more: {error}; vaelab.load without "
+            f"best=True takes the latest, of step {latest.step}"
+        ) from error

@@ -132,7 +132,7 @@ def unpacked(described: dict[str, Any], arrays: list[Any]) -> VAE:
 
 
 def _as_data(leaf: jax.Array) -> Any:
-    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if not _is_key(leaf):
         return np.asarray(leaf)
     return str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf))
 
@@ -193,4 +193,12 @@ def _likelihood(likelihood: Any) -> dict[str, Any]:
 
 
 def _shapes(state: Any) -> list[tuple[Any, Any]]:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    """Which generator a random key is of is not of the model: it is saved beside."""
+    return [
+        (leaf.shape, "key" if _is_key(leaf) else leaf.dtype)
+        for leaf in jax.tree.leaves(state)
+    ]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

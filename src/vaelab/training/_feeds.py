@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,15 +27,25 @@ class Feed(Protocol):
         example: arrays as the program takes them.
         seen: what the loss is given of them, as far as its structure goes.
         steps_per_epoch: None if only the end of an epoch will tell.
+        asked: what must be the same for a run to go on.
     """
 
     shape: dict[str, Any]
     example: Any
     seen: Any
     steps_per_epoch: int | None
+    asked: dict[str, Any]
 
     def advance(self, run: Run, epoch: int) -> None:
         """Goes forward for a moment, and no further than the end of an epoch."""
+        ...
+
+    def place(self) -> Any:
+        """Returns what is to be kept at the end of an epoch, beside its number."""
+        ...
+
+    def go_to(self, epoch: int, place: Any) -> None:
+        """Goes to the end of an epoch, from the beginning of the run."""
         ...
 
 
@@ -51,7 +62,7 @@ def feed_for(
     _inputs.check_transform(transform)
     if _inputs.is_stream(images):
         _inputs.check_stream(images, epochs, batch_size, steps_per_epoch)
-        batches = _streams.epochs_of(images, steps_per_epoch)
+        batches = _streams.Batches(images, steps_per_epoch)
         return _Stream(model, batches, transform, mesh)
     if steps_per_epoch is not None:
         raise ValueError(
@@ -79,6 +90,14 @@ class _InMemory:
         self.steps_per_epoch: int | None = n // size
         self.example = replicated(data, mesh)
         self.seen = _seen(data, transform)
+        self.asked: dict[str, Any] = {"num_images": n, "batch_size": size}
+
+    def place(self) -> Any:
+        """Returns nothing: the number of the step says all."""
+        return None
+
+    def go_to(self, epoch: int, place: Any) -> None:
+        """Does nothing: the program picks the images by the number of the step."""
 
     def advance(self, run: Run, epoch: int) -> None:
         """Takes as many steps as a moment allows, in one call."""
@@ -98,12 +117,12 @@ class _Stream:
     def __init__(
         self,
         model: Any,
-        epochs: Iterator[Any],
+        batches: _streams.Batches,
         transform: Callable[..., Any] | None,
         mesh: Mesh | None,
     ) -> None:
         self._as_batch = partial(_inputs.batch_for, model, raw=transform is not None)
-        self._epochs = epochs
+        self._batches = batches
         self._mesh = mesh
         self._groups = self._next_epoch()
         first = next(self._groups, None)
@@ -116,6 +135,22 @@ class _Stream:
         self.shape = self._shape(first)
         self.steps_per_epoch: int | None = None
         self.example = first.data
+        self.asked: dict[str, Any] = {"steps_per_epoch": batches.steps_per_epoch}
+
+    def place(self) -> Any:
+        """Returns the place of an iterator that can say it; nothing is read ahead."""
+        return self._batches.place()
+
+    def go_to(self, epoch: int, place: Any) -> None:
+        """Goes to the end of an epoch, if need be by skipping what comes before."""
+        if self._batches.steps_per_epoch is None or epoch == 0:
+            return  # each epoch begins anew
+        if self._batches.can_go_to(place):
+            self._groups.close()  # it reads ahead
+            self._batches.go_to(place)
+            self._waiting, self._groups = None, self._next_epoch()
+        else:
+            self._skip(epoch)
 
     def advance(self, run: Run, epoch: int) -> None:
         """Takes one group of batches, or ends the epoch."""
@@ -129,9 +164,28 @@ class _Stream:
         else:
             run.stop("no more images")
 
-    def _next_epoch(self) -> Iterator[_streams.Group]:
-        batches = map(self._as_batch, next(self._epochs))
+    def _next_epoch(self) -> Generator[_streams.Group, None, None]:
+        batches = map(self._as_batch, self._batches.epoch())
         return _streams.prefetched(_streams.groups(batches))
+
+    def _skip(self, epochs: int) -> None:
+        for done in range(epochs):
+            skipped = self._waiting or next(self._groups, None)
+            self._waiting = None
+            if skipped is None:
+                raise ValueError(
+                    f"images ends after {done} epochs, and the run that it is to go on "
+                    f"with has made {epochs}: give the batches from their beginning"
+                )
+            for _ in self._groups:
+                pass
+            self._groups = self._next_epoch()
+        warnings.warn(
+            f"images cannot be put back to a place: the batches of {epochs} epochs of "
+            f"{self._batches.steps_per_epoch} were skipped, which is right if it began "
+            "at its beginning and gives the same batches in the same order",
+            stacklevel=5,
+        )
 
     def _program(self, run: Run, group: _streams.Group) -> Program:
         shape = self._shape(group)

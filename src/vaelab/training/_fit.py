@@ -187,6 +187,7 @@ def fit(
     validated = [f"validation_{name}" for name in run.names if held_out is not None]
     run.recorded = [*run.names, *validated]
     _inputs.check_metrics(run.callbacks, run.recorded)
+    run.feed = feed
     if resume is not None:
         resume_from(resume, run)
     return _trained(run, feed, held_out)

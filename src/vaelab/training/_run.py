@@ -65,6 +65,7 @@ class Run:
         self.steps_per_second = math.nan
         self.stopped_by: str | None = None
         self.program = program
+        self.feed: Any = None
         self.seed = seed
         self.names: Sequence[str] = ()
         self.recorded: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """Everything that a run needs to go on bit for bit, as arrays and facts."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,33 +11,37 @@ from flax import nnx
 
 from vaelab.callbacks import Callback
 from vaelab.checkpoints._store import Store
-from vaelab.checkpoints._trees import decoded, encoded, filled, named_arrays
+from vaelab.checkpoints._trees import (
+    decoded,
+    encoded,
+    filled,
+    key_kinds,
+    named_arrays,
+)
 from vaelab.models._description import description
 from vaelab.training._program import Sum
+from vaelab.training._settings import differences, settings
 
 if TYPE_CHECKING:
     from vaelab.training._run import Run
 
-_PARTS = ("model", "optimizer")
-
 
 def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the arrays and the facts of a run as it is now, whatever it does next."""
-    state = nnx.split((run.model, run.optimizer))[1]
-    arrays: dict[str, Any] = {part: {} for part in _PARTS}
-    for path, array in named_arrays(state).items():
-        which, _, rest = path.partition("/")
-        arrays[_PARTS[int(which)]][rest] = array
+    parts = {"model": nnx.state(run.model), "optimizer": nnx.state(run.optimizer)}
+    arrays: dict[str, Any] = {part: named_arrays(parts[part]) for part in parts}
     kept: dict[str, np.ndarray] = {}
     states = [
         {"class": type(callback).__name__, "state": encoded(callback.state(), kept)}
         for callback in run.callbacks
     ]
+    place = encoded(run.feed.place(), kept)
     if kept:
         arrays["callbacks"] = kept
     facts = {
         "kind": "run",
         "model": description(run.model),
+        "keys": key_kinds(parts["model"]),
         "data": _data(run),
         "epoch": run.epoch,
         "step": run.step,
@@ -45,6 +50,9 @@ def snapshot(run: "Run") -> tuple[dict[str, Any], dict[str, Any]]:
         "sums": {name: [float(x) for x in parts] for name, parts in run.sums.items()},
         "steps_in_epoch": run.steps_in_epoch,
         "callbacks": states,
+        "settings": _settings(run),
+        "stream": place,
+        "best_step": None,
     }
     return arrays, facts
 
@@ -60,19 +68,17 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
         ValueError: they are of another kind of run, or cannot be read.
     """
     with closing(Store(path, name="resume")) as store:
-        step = store.latest()
-        if step is None:
-            return
-        facts = store.facts(step)
-        _check(facts, run, f"resume={os.fspath(path)!r}")
-        arrays = store.arrays(step)
-    both = {
-        f"{which}/{name}": array
-        for which, part in enumerate(_PARTS)
-        for name, array in arrays[part].items()
-    }
-    state = nnx.split((run.model, run.optimizer))[1]
-    nnx.update((run.model, run.optimizer), filled(state, both, os.fspath(path)))
+        saved = store.newest()
+    if saved is None:
+        return
+    facts, arrays, where = saved.facts, saved.arrays, os.fspath(path)
+    _check(facts, run, f"resume={where!r}")
+    states = [
+        filled(nnx.state(part), arrays[name], facts["keys"], where, f"the {name}")
+        for name, part in (("optimizer", run.optimizer), ("model", run.model))
+    ]
+    nnx.update(run.optimizer, states[0])
+    nnx.update(run.model, states[1])
     run.read_objects()
     run.epoch, run.step = facts["epoch"], facts["step"]
     run.history = facts["history"]
@@ -81,7 +87,16 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
         name: Sum(*map(np.float32, parts)) for name, parts in facts["sums"].items()
     }
     run.steps_in_epoch = facts["steps_in_epoch"]
-    _restore(run.callbacks, facts["callbacks"], arrays.get("callbacks", {}))
+    kept = arrays.get("callbacks", {})
+    run.feed.go_to(run.epoch, decoded(facts["stream"], kept))
+    _restore(run.callbacks, facts["callbacks"], kept)
+    changed = differences(facts["settings"], _settings(run))
+    if changed:
+        warnings.warn(
+            f"the run that resume={where!r} goes on with was made otherwise: "
+            + "; ".join(changed),
+            stacklevel=3,
+        )
 
 
 def _restore(
@@ -100,13 +115,14 @@ def _restore(
 
 def _data(run: "Run") -> dict[str, Any]:
     """Returns what must be the same for a run to go on."""
-    program = run.program
-    images = (
-        {"num_images": program.num_images, "batch_size": program.batch_size}
-        if program.shuffled
-        else {}
+    return {"seed": run.seed, **run.feed.asked}
+
+
+def _settings(run: "Run") -> dict[str, Any]:
+    """Describes what may be another for a run to go on, but hardly on purpose."""
+    return settings(
+        run.optimizer.tx.update, run.program.objective.loss_fn, run.knobs.loss
     )
-    return {"seed": run.seed, **images}
 
 
 def _check(facts: dict[str, Any], run: "Run", what: str) -> None:

@@ -6,7 +6,7 @@ steps, and the next groups are made ready while it runs.
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,7 +56,7 @@ def groups(batches: Iterable[Any], capacity: int | None = None) -> Iterator[Grou
         yield _stacked(waiting, _capacity(waiting[0], capacity))
 
 
-def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
+def prefetched(items: Iterable[T], ahead: int = 2) -> Generator[T, None, None]:
     """Yields the items, and makes the next ones in a thread of its own meanwhile."""
     iterator = iter(items)
     end: Any = object()
@@ -67,33 +67,50 @@ def prefetched(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
             yield item
 
 
-def epochs_of(batches: Any, steps_per_epoch: int | None) -> Iterator[Iterable[Any]]:
-    """Yields the batches of one epoch after another.
+class Batches:
+    """The batches of a run, from one epoch to the next.
 
     Args:
-        batches: an iterable that starts anew for each epoch, or with `steps_per_epoch`
+        images: an iterable that starts anew for each epoch, or with `steps_per_epoch`
             any iterator.
         steps_per_epoch: how many batches make an epoch; None takes what there is.
     """
-    if steps_per_epoch is None:
+
+    def __init__(self, images: Any, steps_per_epoch: int | None) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._images = images
+        self._iterator = iter(()) if steps_per_epoch is None else iter(images)
+
+    def epoch(self) -> Iterable[Any]:
+        """Returns the batches of the next epoch."""
+        if self.steps_per_epoch is None:
+            return self._images
+        return itertools.islice(self._endless(), self.steps_per_epoch)
+
+    def place(self) -> Any:
+        """Returns where the iterator is, if it can say so as those of grain do."""
+        get_state = getattr(self._iterator, "get_state", None)
+        return None if get_state is None else get_state()
+
+    def can_go_to(self, place: Any) -> bool:
+        """Whether the iterator can be put to such a place."""
+        return place is not None and hasattr(self._iterator, "set_state")
+
+    def go_to(self, place: Any) -> None:
+        """Puts the iterator where another one was."""
+        self._iterator = iter(self._images)
+        self._iterator.set_state(place)  # pyright: ignore[reportAttributeAccessIssue] (as grain's)
+
+    def _endless(self) -> Iterator[Any]:
+        end: Any = object()
         while True:
-            yield batches
-    endless = _endless(batches)
-    while True:
-        yield itertools.islice(endless, steps_per_epoch)
-
-
-def _endless(batches: Any) -> Iterator[Any]:
-    if isinstance(batches, Iterator):
-        yield from batches
-        return
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
+            batch = next(self._iterator, end)
+            if batch is end and not isinstance(self._images, Iterator):
+                self._iterator = iter(self._images)
+                batch = next(self._iterator, end)
+            if batch is end:
+                return
             yield batch
-        if empty:
-            return
 
 
 def _capacity(batch: Any, asked: int | None) -> int:
