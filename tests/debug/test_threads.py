@@ -100,7 +100,7 @@ def test_threads_explain_at_once_and_leave_everything_as_it_was():
 
 
 def test_the_first_to_come_is_the_first_to_go():
-    """The second still traces when the first is done: patches must outlive the first."""
+    """The second still traces when the first is done: patches outlive the first."""
     first_is_in, second_is_in, first_is_gone = (threading.Event() for _ in range(3))
 
     def first(x):

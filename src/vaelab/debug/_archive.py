@@ -64,13 +64,11 @@ class Archive:
             info = self.unread["description.npy"]
             found = json.loads(self._bytes("description", info.file_size))
             known = found["format"] == kind
-            arranged = (
-                isinstance(found["args"], list),
-                isinstance(found["kwargs"], dict),
-            )
+            known &= isinstance(found["args"], list)
+            known &= isinstance(found["kwargs"], dict)
         except (KeyError, ValueError, TypeError, RecursionError):
             raise self.foreign() from None
-        if not known or not all(arranged):
+        if not known:
             raise self.foreign()
         return found
 
