@@ -7,7 +7,7 @@ to the outputs, so that a NaN which is masked on the way is no cause.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from vaelab.debug._replay.jaxprs import fresh_traces, open_jaxpr, silenced
 from vaelab.debug._replay.locate import Frame
 from vaelab.debug._replay.modules import module_scopes
 from vaelab.debug._replay.origins import Origins
+from vaelab.debug._replay.patches import Patch, patched
 from vaelab.debug._replay.rules import rules_with_lines
 from vaelab.debug._replay.verify import verified
 from vaelab.debug._replay.writing import Findings, write_report
@@ -70,7 +71,7 @@ def explain(
     call = PureCall(fn, args, kwargs)
     with jax.debug_nans(False), jax.debug_infs(False):
         try:
-            with fresh_traces(), module_scopes(), rules_with_lines():
+            with fresh_traces(), patched(_patches):
                 closed = jax.make_jaxpr(call.flat)(call.leaves)
         except TraceContextError as error:
             error.add_note(
@@ -120,6 +121,11 @@ def explain(
             cause = f"{report.cause} (io_callback was not run: it counts as zeros.)"
             report = dataclasses.replace(report, cause=cause)
         return verified(report, findings) if verify else report
+
+
+def _patches() -> Iterator[Patch]:
+    yield from module_scopes()
+    yield from rules_with_lines()
 
 
 def _source(leaf: int, value: Any, path: str) -> frozenset[Any]:

@@ -14,6 +14,7 @@ It checks as much as `jax.debug_nans`, at the same price: every result of a comp
 call is copied to the host. `vaelab.debug.guarded` does not have this price.
 """
 
+import threading
 import types
 from typing import Any
 
@@ -62,16 +63,14 @@ class nan_guard:
         if not isinstance(infs, bool):
             raise TypeError(f"infs is {infs!r}: give True or False")
         self._infs = infs
-        self._entered: list[tuple[list[Any], str | None]] = []
+        self._entered: list[list[Any]] = []
 
     def __enter__(self) -> None:
         states = [jax.debug_nans(True)] + [jax.debug_infs(True)] * self._infs
         for state in states:
             state.__enter__()
-        filtering = getattr(jax.config, _FILTERING)
-        if filtering != "off":  # the frames of the failing call must stay readable
-            jax.config.update(_FILTERING, "tracebackhide")
-        self._entered.append((states, filtering))
+        self._entered.append(states)
+        _unfiltered.enter()
 
     def __exit__(
         self,
@@ -79,9 +78,8 @@ class nan_guard:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        states, filtering = self._entered.pop()
-        jax.config.update(_FILTERING, filtering)
-        for state in reversed(states):
+        filtering = _unfiltered.leave()
+        for state in reversed(self._entered.pop()):
             state.__exit__(kind, error, traceback)
         if error is None or traceback is None:
             return
@@ -90,6 +88,38 @@ class nan_guard:
             error.__traceback__ = user_traceback(traceback)
         if found is not None:
             raise found from error
+
+
+class _Unfiltered:
+    """JAX's tracebacks with all of their frames, for as long as any guard needs them.
+
+    The setting is one for all threads: the first guard changes it, the last restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._guards = 0
+        self._before: str | None = None
+
+    def enter(self) -> None:
+        """Lets the frames of the failing call stay readable."""
+        with self._lock:
+            if not self._guards:
+                self._before = getattr(jax.config, _FILTERING)
+                if self._before != "off":
+                    jax.config.update(_FILTERING, "tracebackhide")
+            self._guards += 1
+
+    def leave(self) -> str | None:
+        """Returns what was set before the first guard, and sets it after the last."""
+        with self._lock:
+            self._guards -= 1
+            if not self._guards:
+                jax.config.update(_FILTERING, self._before)
+            return self._before
+
+
+_unfiltered = _Unfiltered()
 
 
 def _explained(

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -111,14 +112,22 @@ def _unbound(
     """Turns modules that are called, and partial arguments, into plain arguments."""
     if is_nnx(fn):
         names = ["model", *_parameters(type(fn).__call__, len(args) + 1)[1:]]
-        return type(fn).__call__, (fn, *args), kwargs, names
+        return operator.call, (fn, *args), kwargs, names
     owner = getattr(fn, "__self__", None)
     if inspect.ismethod(fn) and is_nnx(owner):
         names = ["model", *_parameters(fn.__func__, len(args) + 1)[1:]]
-        return fn.__func__, (owner, *args), kwargs, names
+        return _method(fn), (owner, *args), kwargs, names
     if isinstance(fn, functools.partial):
         return _unbound(fn.func, (*fn.args, *args), fn.keywords | kwargs)
     return fn, args, kwargs, _parameters(fn, len(args))
+
+
+def _method(bound: Any) -> Any:
+    """A method, looked up when it is called, and not before its scopes are there."""
+    name = bound.__name__
+    if getattr(type(bound.__self__), name, None) is not bound.__func__:
+        return bound.__func__
+    return lambda owner, *args, **kwargs: getattr(owner, name)(*args, **kwargs)
 
 
 def _parameters(fn: Any, count: int) -> list[str]:

@@ -6,7 +6,6 @@ backward pass too, knows its module. Modules learn their paths from a static att
 which survives `nnx.split`, `nnx.merge` and NNX's transformations. Only copies get it.
 """
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from types import FunctionType
@@ -14,6 +13,8 @@ from typing import Any
 
 import jax
 from flax import nnx
+
+from vaelab.debug._replay.patches import Patch
 
 __all__ = ["NNX_TYPES", "is_nnx", "module_of", "module_scopes", "name_modules"]
 
@@ -80,28 +81,16 @@ def _items_of(value: Any) -> dict[Any, Any]:
     return dict(value.items()) if isinstance(value, dicts) else {}
 
 
-@contextlib.contextmanager
-def module_scopes() -> Iterator[None]:
-    """Inside, the methods of all NNX modules run under a scope with their path."""
-    patched: list[tuple[Any, str, Any]] = []
-
-    def patch(owner: Any, name: str, new: Any) -> None:
-        patched.append((owner, name, vars(owner)[name]))
-        setattr(owner, name, new)
-
-    try:
-        for cls in _subclasses(nnx.Module):
-            for name, method in list(vars(cls).items()):
-                hidden = name.startswith("__") and name != "__call__"
-                if type(method) is FunctionType and not hidden:
-                    patch(cls, name, _scoped(method))
-        for owner in {id(m): m for m in (nnx, nnx.graph)}.values():
-            if "merge" in vars(owner):
-                patch(owner, "merge", _naming(vars(owner)["merge"]))
-        yield
-    finally:
-        for owner, name, old in reversed(patched):
-            setattr(owner, name, old)
+def module_scopes() -> Iterator[Patch]:
+    """The methods of all NNX modules, to run under a scope with the module's path."""
+    for cls in _subclasses(nnx.Module):
+        for name, method in list(vars(cls).items()):
+            hidden = name.startswith("__") and name != "__call__"
+            if type(method) is FunctionType and not hidden:
+                yield Patch(cls, name, _scoped)
+    for owner in {id(m): m for m in (nnx, nnx.graph)}.values():
+        if "merge" in vars(owner):
+            yield Patch(owner, "merge", _naming)
 
 
 def _scoped(method: Any) -> Any:

@@ -5,7 +5,7 @@ and writes down the line of the *call* for all that they do. A rule that is trac
 thread of its own keeps its lines, and so does what JAX makes of that trace.
 """
 
-import contextlib
+import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -16,35 +16,26 @@ from jax.core import Tracer, eval_jaxpr
 
 from vaelab.debug._replay.jaxprs import open_jaxpr
 from vaelab.debug._replay.locate import is_user_file
+from vaelab.debug._replay.patches import Patch
 
 __all__ = ["rules_with_lines"]
 
 
-@contextlib.contextmanager
-def rules_with_lines() -> Iterator[None]:
-    """Inside, calls of custom_vjp and custom_jvp functions trace their rules anew."""
-    old_vjp, old_jvp = jax.custom_vjp.__call__, jax.custom_jvp.__call__
-    jax.custom_vjp.__call__ = _swapping(old_vjp, "bwd")
-    jax.custom_jvp.__call__ = _swapping(old_jvp, "jvp")
-    try:
-        yield
-    finally:
-        jax.custom_vjp.__call__ = old_vjp
-        jax.custom_jvp.__call__ = old_jvp
+def rules_with_lines() -> Iterator[Patch]:
+    """The calls of custom_vjp and custom_jvp functions, to trace their rules anew."""
+    yield Patch(jax.custom_vjp, "__call__", functools.partial(_swapping, "bwd"))
+    yield Patch(jax.custom_jvp, "__call__", functools.partial(_swapping, "jvp"))
 
 
-def _swapping(call: Callable[..., Any], attribute: str) -> Callable[..., Any]:
-    @functools.wraps(call)
+def _swapping(attribute: str, call: Callable[..., Any]) -> Callable[..., Any]:
     def swapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         rule = getattr(self, attribute, None)
         code = getattr(rule, "__code__", None)
         if rule is None or code is None or not is_user_file(code.co_filename):
             return call(self, *args, **kwargs)
-        setattr(self, attribute, _traced_apart(rule))
-        try:
-            return call(self, *args, **kwargs)
-        finally:
-            setattr(self, attribute, rule)
+        twin = object.__new__(type(self))  # other threads may use the function itself
+        vars(twin).update(vars(self) | {attribute: _traced_apart(rule)})
+        return call(twin, *args, **kwargs)
 
     return swapped
 
@@ -89,7 +80,8 @@ def _in_a_thread(work: Callable[[], Any]) -> Any:
         except BaseException as error:  # raised again below, in the calling thread
             errors.append(error)
 
-    thread = threading.Thread(target=run)
+    # In the same context: what traces here traces there as well.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
     thread.start()
     thread.join()
     if errors:
