@@ -1,58 +1,16 @@
 """Where an equation comes from: the user's line, the NNX module, the iterations."""
 
 import linecache
-import os
-import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
+from vaelab.debug._places import is_machinery, is_user_file, names_a_place
 from vaelab.debug._replay.jaxprs import frames, name_stack
 from vaelab.debug._replay.modules import module_of
+from vaelab.debug.report import Origin
 
-__all__ = ["Frame", "Place", "is_user_file", "place_of"]
-
-# Libraries whose lines are not what a user looks for.
-_LIBRARIES = frozenset(
-    {
-        "IPython",
-        "_pytest",
-        "chex",
-        "flax",
-        "ipykernel",
-        "jax",
-        "jaxlib",
-        "ml_dtypes",
-        "numpy",
-        "optax",
-        "orbax",
-        "pluggy",
-        "pytest",
-        "scipy",
-    }
-)
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_STDLIB = tuple(
-    os.path.join(os.path.abspath(sysconfig.get_paths()[key]), "")
-    for key in ("stdlib", "platstdlib")
-)
-_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-
-
-@lru_cache(maxsize=4096)
-def is_user_file(file: str) -> bool:
-    """Whether a file is the user's: not Python's, not JAX's, and not vaelab.debug's."""
-    if file.startswith("<"):  # <stdin>, <string>, <ipython-input-...> are the user's
-        return not file.startswith(("<frozen", "<__array", "<attrs"))
-    path = os.path.abspath(file)
-    if path.startswith(_OWN):
-        return False
-    for folder in _PACKAGES:
-        if folder in path:
-            package = path.rpartition(folder)[2].split(os.sep)[0]
-            return package.removesuffix(".py") not in _LIBRARIES
-    return not path.startswith(_STDLIB)
+__all__ = ["Frame", "Place", "place_of", "place_to_report"]
 
 
 @dataclass(frozen=True)
@@ -119,13 +77,18 @@ def is_recomputed(names: list[tuple[bool, str]]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A line of the user's, and the module it ran in."""
+    """A line of the user's, and the module it ran in.
+
+    Attributes:
+        inside: the line of a library that the user's line led to, if there is one.
+    """
 
     file: str | None
     line: int | None
     function: str | None
     source: str | None
     module: str | None
+    inside: Origin | None = None
 
     @property
     def where(self) -> tuple[str | None, int | None]:
@@ -134,14 +97,44 @@ class Place:
 
 
 def place_of(frame: Frame, eqn: Any) -> Place:
-    """The innermost line of the user's that led to an equation."""
+    """The innermost line outside of JAX, Flax and optax that led to an equation.
+
+    It may be one of another library: two lines of it are two places.
+    """
     module = module_of([name for _, name in frame.names(eqn)])
-    for e in _around(frame, eqn):
-        for file, line, function in frames(e):
-            if is_user_file(file):
-                source = linecache.getline(file, line).strip() or None
-                return Place(file, line, _short(function), source, module)
+    for file, line, function in _lines(frame, eqn):
+        if not is_machinery(file):
+            return Place(file, line, _short(function), _source(file, line), module)
     return Place(None, None, None, None, module)
+
+
+def place_to_report(frame: Frame, eqn: Any) -> Place:
+    """The innermost line of the user's own, and the line of a library inside of it.
+
+    Where no line is the user's own, as in a package that is run as a program, it is
+    that of `place_of`.
+    """
+    place, inside = place_of(frame, eqn), None
+    for file, line, function in _lines(frame, eqn):
+        if is_user_file(file):
+            source = _source(file, line)
+            return Place(file, line, _short(function), source, place.module, inside)
+        if inside is None and names_a_place(file):
+            inside = Origin(
+                file, line, _source(file, line), primitive=eqn.primitive.name
+            )
+    known = inside is not None and (inside.file, inside.line) == place.where
+    return place if known else replace(place, inside=inside)
+
+
+def _lines(frame: Frame, eqn: Any) -> Iterator[tuple[str, int, str]]:
+    """File, line and function of all frames that led to an equation."""
+    for e in _around(frame, eqn):
+        yield from frames(e)
+
+
+def _source(file: str, line: int) -> str | None:
+    return linecache.getline(file, line).strip() or None
 
 
 def _around(frame: Frame, eqn: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from vaelab.debug._replay.direction import direction_of
 from vaelab.debug._replay.events import CLEAN, Event
 from vaelab.debug._replay.interpreter import Replay, Watch
 from vaelab.debug._replay.jaxprs import open_jaxpr
-from vaelab.debug._replay.locate import Frame, place_of
+from vaelab.debug._replay.locate import Frame, place_to_report
 from vaelab.debug._replay.origins import Definition, Origins
 from vaelab.debug.report import ArraySummary, Link, NonFiniteReport
 
@@ -101,7 +101,7 @@ def write_report(found: Findings) -> NonFiniteReport:
 
 
 def _link(event: Event, found: Findings) -> Link:
-    place = place_of(event.frame, event.eqn)
+    place = place_to_report(event.frame, event.eqn)
     origins = found.origins.of_operands(event)
     return Link(
         kind=event.kind,
@@ -112,6 +112,7 @@ def _link(event: Event, found: Findings) -> Link:
         source=place.source,
         direction=direction_of(event, found.events),
         module=place.module,
+        inside=place.inside,
         iteration=event.frame.iterations,
         operands=tuple(
             replace(operand, origin=origin)
