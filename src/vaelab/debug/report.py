@@ -243,6 +243,9 @@ class NonFiniteReport:
     def _repr_html_(self) -> str:
         return report_as_html(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a terminal's IPython
+
     def plot(
         self, *, axes: Any = None, figsize: tuple[float, float] | None = None
     ) -> "Figure":
