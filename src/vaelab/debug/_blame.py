@@ -23,6 +23,7 @@ from vaelab.debug.report import NonFiniteReport, Origin
 
 __all__ = [
     "Suspect",
+    "has_tracer",
     "is_from_jax",
     "outside_of_the_debugger",
     "suspects",
@@ -108,7 +109,7 @@ def suspects(traceback: types.TracebackType) -> Iterator[Suspect]:
         found = _call_of(frame)
         if found is not None:
             function, args, kwargs = found
-            if not _has_tracer((args, kwargs)):
+            if not has_tracer((args, kwargs)):
                 yield Suspect(function, args, kwargs, caller, backward, inside)
 
 
@@ -200,7 +201,8 @@ _BUILDERS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def _has_tracer(tree: Any) -> bool:
+def has_tracer(tree: Any) -> bool:
+    """Whether a call with these arguments is made within a trace."""
     leaves, _ = arguments.flatten(tree)
     nodes = [leaf for leaf in leaves if arguments.is_nnx(leaf)]
     leaves += [arguments.read(variable) for variable in arguments.variables(nodes)]

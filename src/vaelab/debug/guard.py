@@ -14,6 +14,7 @@ It checks as much as `jax.debug_nans`, at the same price: every result of a comp
 call is copied to the host. `vaelab.debug.guarded` does not have this price.
 """
 
+import functools
 import threading
 import types
 from typing import Any
@@ -39,6 +40,8 @@ class nan_guard:
     Args:
         infs: raise at infinities as well. Many programs have them on purpose, as a mask
             or as the first value of a minimum.
+        verify: whether the explanation replays the failing call further, as `explain`
+            does with it; None leaves that to `explain`.
 
     Raises:
         NonFiniteError: a `FloatingPointError` whose `.report` explains the failing
@@ -59,10 +62,11 @@ class nan_guard:
     log nan
     """
 
-    def __init__(self, *, infs: bool = False) -> None:
+    def __init__(self, *, infs: bool = False, verify: bool | None = None) -> None:
         if not isinstance(infs, bool):
             raise TypeError(f"infs is {infs!r}: give True or False")
         self._infs = infs
+        self._options = {} if verify is None else {"verify": verify}
         self._entered: list[list[Any]] = []
 
     def __enter__(self) -> None:
@@ -83,7 +87,7 @@ class nan_guard:
             state.__exit__(kind, error, traceback)
         if error is None or traceback is None:
             return
-        found = _explained(error, traceback)
+        found = _explained(error, traceback, self._options)
         if filtering != "off":
             error.__traceback__ = user_traceback(traceback)
         if found is not None:
@@ -123,7 +127,7 @@ _unfiltered = _Unfiltered()
 
 
 def _explained(
-    error: BaseException, traceback: types.TracebackType
+    error: BaseException, traceback: types.TracebackType, options: dict[str, Any]
 ) -> NonFiniteError | None:
     """Explains an error of JAX's checks; None for any other error."""
     if isinstance(error, NonFiniteError) or not _is_of_a_check(error, traceback):
@@ -135,7 +139,8 @@ def _explained(
                 problems.append(f"{suspect.name}: {_DONATED}")
                 continue
             try:
-                report = explain(suspect.function, *suspect.args, **suspect.kwargs)
+                call = functools.partial(explain, suspect.function, **options)
+                report = call(*suspect.args, **suspect.kwargs)
             except Exception as problem:  # the call inside of it may do better
                 problems.append(f"{suspect.name}: explain() failed, {problem!r}")
                 continue

@@ -8,8 +8,9 @@ from vaelab.debug._show import words
 
 if TYPE_CHECKING:
     from vaelab.debug.report import Link, NonFiniteReport
+    from vaelab.debug.spikes import SpikeReport
 
-__all__ = ["WIDTH", "labelled", "report_as_text", "wrapped"]
+__all__ = ["WIDTH", "labelled", "report_as_text", "spike_as_text", "wrapped"]
 
 WIDTH = 78
 _HANGING = 8  # the length of the longest label
@@ -111,3 +112,47 @@ def wrapped(text: str, *, indent: int = 0, hanging: int = 0) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def spike_as_text(report: "SpikeReport") -> str:
+    """Where the leap begins; then the operations that amplify, up to the loss."""
+    loss, usual = words.number(report.loss), words.number(report.usual)
+    head = f"The loss leaps to {loss} from {usual}"
+    top = report.largest
+    if top is not None:
+        head += f": {top.primitive} at {words.place(top)}"
+        head += f", module {top.module}" if top.module else ""
+    lines = wrapped(head, hanging=4)
+    lines += labelled("cause:", _cause(report))
+    if report.chain:
+        lines += ["", "what amplifies, on the way to the loss:"]
+    statements = words.Statements(top.file if top else None)
+    for growth in report.chain:
+        module = f", module {growth.module}" if growth.module else ""
+        times = f"{growth.primitive}, {growth.amplification:.3g} times"
+        lines += wrapped(f"{times}, {words.place(growth)}{module}", indent=2, hanging=4)
+        if growth.source and statements.first(growth.file, growth.line):
+            lines += wrapped(growth.source, indent=4, hanging=8)
+    return "\n".join(lines)
+
+
+def _cause(report: "SpikeReport") -> str:
+    top, found = report.largest, []
+    if top is not None and top.before is None:
+        found.append(
+            f"its result is {top.amplification:.3g} times as large as what goes in; "
+            "there was no step before to compare with"
+        )
+    elif top is not None:
+        found.append(
+            f"its result grew from {top.before:.3g} to {top.after:.3g} at most since "
+            f"the step before, {top.amplification:.3g} times more than what goes in"
+        )
+    else:
+        found.append("no single operation amplifies")
+    grown = [f"{path} grew {growth:.3g}-fold" for path, growth in report.grown]
+    if grown:
+        found.append("of the arguments, " + ", ".join(grown))
+    elif top is None or top.before is not None:
+        found.append("no argument has grown to twice its size")
+    return "; ".join(found) + "."

@@ -9,6 +9,7 @@ from vaelab.debug._places import place_in_words
 
 if TYPE_CHECKING:
     from vaelab.debug.report import ArraySummary, Link, NonFiniteReport, Origin
+    from vaelab.debug.spikes import Growth
 
 __all__ = [
     "Statements",
@@ -35,7 +36,7 @@ def headline(link: "Link | NonFiniteReport") -> str:
     return f"{words}, {circumstances(link)}"
 
 
-def place(link: "Link | NonFiniteReport") -> str:
+def place(link: "Link | NonFiniteReport | Growth") -> str:
     """The user's line, and the library's line inside of it."""
     if link.file is None:
         words = "no line of yours"
