@@ -4,14 +4,17 @@ Two calls of one step are compared, operation by operation: the step whose loss 
 and the step before it. An operation *amplifies* if its result grows more, from the one
 to the other, than anything that goes into it:
 
-    amplification = growth of the result / max(1, growth of the operands)
+    amplification = growth of the result / what the operands account for
 
-where an array's growth is the ratio of its largest moduli. The path from the loss back
-along what grew most is the chain; the operation on it that amplifies most is named. If
-the arguments themselves have grown, the report says which.
+where an array's growth is the ratio of its largest moduli. The operands account for the
+largest of their growths; in a product for the product of them, and in a power for the
+power, so that squaring a number that has grown is no amplification. The path from the
+loss back along what grew most is the chain; the operation on it that amplifies most is
+named. If the arguments themselves have grown, the report says which.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +76,8 @@ class SpikeReport:
     Attributes:
         loss: of the step.
         usual: the median of the losses before.
-        largest: the operation that amplifies most; None if no operation amplifies.
+        largest: the operation that amplifies most; if none does, the one that an
+            argument which has grown enters; else None.
         chain: the operations on the way to the loss that amplify, in their order.
         grown: the path and the growth of the arguments that have grown, most first.
     """
@@ -135,12 +139,13 @@ def explain_spike(
             if [m.name for m in old] == [m.name for m in measures]:
                 known = {m.key: m.size for m in old}
     path = _path(end, known)
-    chain = [growth for growth in map(_growth_of(known), path) if growth is not None]
-    amplifying = [g for g in chain if g.amplification >= _GREW]
-    largest = max(amplifying, key=lambda g: g.amplification, default=None)
-    kept = sorted(amplifying, key=lambda g: -g.amplification)[:_LONGEST]
-    shown = tuple(g for g in reversed(chain) if any(g is k for k in kept))
-    return SpikeReport(leap.loss, leap.usual, largest, shown, _grown(end, known))
+    chain = [_growth_of(measure, known) for measure in reversed(path)]
+    kept = sorted(chain, key=lambda g: -g.amplification)[:_LONGEST]
+    kept = [growth for growth in kept if growth.amplification >= _GREW]
+    shown = tuple(g for g in chain if any(g is k for k in kept))
+    grown = _grown(end, known)
+    largest = next(iter(kept or (chain if grown else [])), None)
+    return SpikeReport(leap.loss, leap.usual, largest, shown, grown)
 
 
 @dataclass(eq=False, frozen=True)
@@ -235,27 +240,33 @@ def _path(end: _Measure | None, known: Mapping[Any, float]) -> list[_Measure]:
     return path
 
 
-def _growth_of(known: Mapping[Any, float]) -> Callable[[_Measure], Growth | None]:
-    def growth(measure: _Measure) -> Growth | None:
-        most = max((_growth(m, known) for m in measure.parents), default=0.0)
-        if not most:  # of constants alone
-            return None
-        least = 1.0 if known else float(np.finfo(np.float32).tiny)
-        place = place_to_report(measure.frame, measure.eqn)
-        return Growth(
-            measure.eqn.primitive.name,
-            place.file,
-            place.line,
-            place.function,
-            place.source,
-            place.module,
-            place.inside,
-            _growth(measure, known) / max(most, least),
-            known.get(measure.key),
-            measure.size,
-        )
+def _growth_of(measure: _Measure, known: Mapping[Any, float]) -> Growth:
+    place = place_to_report(measure.frame, measure.eqn)
+    return Growth(
+        measure.eqn.primitive.name,
+        place.file,
+        place.line,
+        place.function,
+        place.source,
+        place.module,
+        place.inside,
+        _growth(measure, known) / _accounted_for(measure, known),
+        known.get(measure.key),
+        measure.size,
+    )
 
-    return growth
+
+def _accounted_for(measure: _Measure, known: Mapping[Any, float]) -> float:
+    """How much a result grows because its operands do."""
+    least = 1.0 if known else float(np.finfo(np.float32).tiny)
+    growths = [max(_growth(m, known), least) for m in measure.parents]
+    if not growths:  # of constants alone
+        return max(_growth(measure, known), least)
+    name = measure.eqn.primitive.name
+    if name in ("mul", "dot_general"):
+        return math.prod(growths)
+    power = {"square": 2, "integer_pow": measure.eqn.params.get("y", 1)}.get(name, 1)
+    return max(growths) ** max(power, 1)
 
 
 def _grown(

@@ -144,9 +144,10 @@ def _cause(report: "SpikeReport") -> str:
             "there was no step before to compare with"
         )
     elif top is not None:
+        more = f"{top.amplification:.3g} times more than what goes in accounts for"
         found.append(
             f"its result grew from {top.before:.3g} to {top.after:.3g} at most since "
-            f"the step before, {top.amplification:.3g} times more than what goes in"
+            f"the step before, {more if report.chain else 'as what goes in did'}"
         )
     else:
         found.append("no single operation amplifies")
