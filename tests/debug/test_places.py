@@ -106,7 +106,7 @@ def test_the_guard_shows_both_lines_of_an_eager_operation(library):
 @pytest.mark.parametrize(
     ("file", "users"),
     [
-        ("/home/me/train.py", True),
+        ("/mine/train.py", True),
         ("<ipython-input-5-0123abcd>", True),
         ("/opt/venv/lib/python3.11/site-packages/equinox/nn.py", False),
         ("/usr/lib/python3/dist-packages/numpyro/__init__.py", False),
@@ -123,13 +123,13 @@ def test_whose_file_it_is(file, users):
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("/home/me/train.py", "train.py:3"),
+        ("/mine/train.py", "train.py:3"),
         ("/v/site-packages/optax/_src/base.py", "optax/_src/base.py:3"),
         ("<ipython-input-5-0123abcd>", "cell 5, line 3"),
         ("/tmp/ipython-input-12-2876473497.py", "cell 12, line 3"),
         ("/tmp/ipython-input-2876473497.py", "a cell, line 3"),
         ("/tmp/ipykernel_99/713594289.py", "a cell, line 3"),
-        ("/home/me/713594289.py", "713594289.py:3"),
+        ("/mine/713594289.py", "713594289.py:3"),
     ],
 )
 def test_a_place_in_words(file, words):
