@@ -519,7 +519,10 @@ def test_a_learning_rate_scale_of_zero_leaves_the_parameters(images):
 def test_a_wrong_metric_is_refused_before_anything_is_compiled(
     images, caplog, kind, metric, validated, advice
 ):
-    def loss_fn(model, x):  # a new one, which no earlier test has compiled
+    new = kind, metric, validated  # so that no earlier test has compiled its equal
+
+    def loss_fn(model, x):
+        assert new
         return losses.elbo(model, x)
 
     held_out = images if validated else None

@@ -6,32 +6,65 @@ All checks run on the host, before anything is compiled.
 import math
 from typing import Any
 
+import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
 
-def numeric_images(images: ArrayLike, name: str = "images") -> np.ndarray:
+def host_array(values: Any, name: str = "images") -> np.ndarray:
+    """Returns an array on the host, also of tensors of PyTorch that have a gradient."""
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} has masked values: write {name}.filled(0), or leave them out"
+        )
+    if isinstance(values, list | tuple):
+        values = [_detached(value) for value in values]
+    try:
+        return np.asarray(_detached(values))
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, jax.errors.JAXTypeError):  # a value inside of jax.jit
+            raise
+        raise TypeError(
+            f"{name} is a {type(values).__name__} that makes no array: {error}"
+        ) from error
+
+
+def _detached(values: Any) -> Any:
+    return values.detach().cpu() if hasattr(values, "detach") else values
+
+
+def numeric_images(
+    images: Any,
+    name: str = "images",
+    *,
+    image_shape: tuple[int, ...] | None = None,
+) -> np.ndarray:
     """Returns a batch of images as finite float32 values on the host.
 
     Args:
-        images: shape `(n, height, width)` or `(n, height, width, channels)`.
+        images: shape `(n, height, width)` or `(n, height, width, channels)`, or what
+            else `image_shape` asks for, such as the `(n, d)` of a table.
         name: what the caller calls them.
+        image_shape: of one image, if the model says it.
     """
-    array = np.asarray(images)
+    array = host_array(images, name)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, such as "
             f"np.asarray({name}, np.float32)"
         )
-    if array.ndim not in (3, 4):
+    if image_shape is not None:
+        require_image_shape(array.shape, image_shape, name)
+    elif array.ndim not in (3, 4):
         raise ValueError(
             f"{name} has shape {array.shape}: expected (n, height, width) or "
             f"(n, height, width, channels); {_reshape_advice(array.shape, name)}"
         )
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: give at least one image")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        array = array.astype(np.float32, copy=False)
     require_finite(array, name)
-    return array.astype(np.float32, copy=False)
+    return array
 
 
 def require_finite(array: np.ndarray, name: str) -> None:
@@ -83,17 +116,19 @@ def require_image_shape(
     shape: tuple[int, ...], image_shape: tuple[int, ...], name: str
 ) -> None:
     """Refuses a batch whose images have another shape than the model's."""
-    if tuple(shape[1:]) != tuple(image_shape) or len(shape) != 1 + len(image_shape):
-        expected = ", ".join(["batch", *map(str, image_shape)])
-        raise ValueError(
-            f"{name} has shape {tuple(shape)}: this model takes ({expected}); "
-            + (
-                f"for a single image write {name}[None]"
-                if tuple(shape) == tuple(image_shape)
-                else f"reshape {name}, or build the model with image_shape="
-                f"{tuple(shape[1:])}"
-            )
-        )
+    shape, image_shape = tuple(shape), tuple(image_shape)
+    if shape[1:] == image_shape and len(shape) == 1 + len(image_shape):
+        return
+    if shape == image_shape:
+        advice = f"for a single image write {name}[None]"
+    elif len(image_shape) == 3 and shape[1:] == (image_shape[2], *image_shape[:2]):
+        advice = f"channels come last, so write np.moveaxis({name}, 1, -1)"
+    else:
+        advice = f"reshape {name}, or build the model with image_shape={shape[1:]}"
+    expected = ", ".join(["batch", *map(str, image_shape)])
+    raise ValueError(
+        f"{name} has shape {shape}: this model takes ({expected}); {advice}"
+    )
 
 
 def require_one_array(x: Any, name: str) -> None:

@@ -39,6 +39,15 @@ class ImageData(NamedTuple):
         """The shape of one image."""
         return self.train.shape[1:]
 
+    def __repr__(self) -> str:
+        """Says how many images there are, and of which shape."""
+        labelled = "" if self.train_labels is None else ", labelled"
+        return f"ImageData(train={self.train.shape}, test={self.test.shape}{labelled})"
+
+    def _repr_html_(self) -> str:
+        """Shows that line in a notebook."""
+        return f"<code>{self!r}</code>"
+
 
 def load_digits(
     *,

@@ -91,7 +91,7 @@ def test_the_range_of_std_and_its_module(failure):
         a for a in report.line_inputs if a.origin.source == "std = jnp.exp(log_std)"
     ]
     assert std.origin.module == "encoder"
-    assert std.origin.file.endswith("models.py")
+    assert std.origin.file.endswith("_dense.py")
     assert 0 < std.min < 1.1e-19 < std.max
     assert std.zeros == 0
     assert std.value**2 < np.finfo(np.float32).tiny

@@ -1,5 +1,6 @@
 """What a callback is."""
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,19 @@ class Callback:
 
     every: int | None = 1
     metric: str | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses a method whose name looks like a hook's and is none."""
+        super().__init_subclass__(**options)
+        hooks = [name for name in vars(Callback) if name.startswith("on_")]
+        for name in vars(cls):
+            if name.startswith("on_") and name not in hooks:
+                nearest = difflib.get_close_matches(name, hooks, 1, cutoff=0.0)[0]
+                raise TypeError(
+                    f"{cls.__name__} has a method {name}, which is never called: name "
+                    f"it {nearest}, or begin its name otherwise; hooks are "
+                    f"{', '.join(hooks)}"
+                )
 
     def on_start(self, run: "Run") -> None:
         """Called before the first step, and after a checkpoint was restored."""

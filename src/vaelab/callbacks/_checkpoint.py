@@ -4,8 +4,9 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+from vaelab._arguments import checked_path, checked_whole
 from vaelab.callbacks._callback import Callback
-from vaelab.callbacks._metric import last_score
+from vaelab.callbacks._metric import checked_metric, last_score
 from vaelab.checkpoints._store import Store
 
 if TYPE_CHECKING:
@@ -57,11 +58,9 @@ class Checkpoint(Callback):
         *,
         metric: str | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}: give at least 1 epoch")
-        self.path = path
-        self.every = every
-        self.metric = metric
+        self.path = checked_path("path", path)
+        self.every = checked_whole("every", every, least=1)
+        self.metric = None if metric is None else checked_metric(metric)
         self._written = 0
         self._store: Store | None = None
         self._begin()

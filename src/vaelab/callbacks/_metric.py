@@ -1,7 +1,9 @@
 """Which value of a metric is better."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from vaelab._arguments import shown
 
 if TYPE_CHECKING:
     from vaelab.training import Run
@@ -16,3 +18,13 @@ def last_score(metric: str, run: "Run") -> float:
     if not math.isfinite(value):
         return -math.inf
     return value if metric.endswith("elbo") else -value
+
+
+def checked_metric(metric: Any) -> str:
+    """Refuses what is no name."""
+    if not isinstance(metric, str):
+        raise TypeError(
+            f"metric is {shown(metric)}: give a name from the history, such as "
+            "'validation_elbo'"
+        )
+    return metric

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vaelab._arguments import checked_flag, checked_number, checked_whole
 from vaelab.callbacks._callback import Callback
-from vaelab.callbacks._metric import last_score
+from vaelab.callbacks._metric import checked_metric, last_score
 
 if TYPE_CHECKING:
     from vaelab.training import Run
@@ -18,13 +19,9 @@ class _Watch:
     """The best score of a metric so far, and how long ago that was."""
 
     def __init__(self, metric: str, patience: int, min_delta: float) -> None:
-        if patience < 1:
-            raise ValueError(f"patience is {patience}: give at least 1 epoch")
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta is {min_delta}: give 0 or more")
         self._metric = metric
-        self._patience = patience
-        self._min_delta = min_delta
+        self._patience = checked_whole("patience", patience, least=1)
+        self._min_delta = checked_number("min_delta", min_delta, least=0)
         self._restored = False
         self._begin(epoch=0)
 
@@ -89,9 +86,9 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        self.metric = metric
+        self.metric = checked_metric(metric)
         self._watch = _Watch(metric, patience, min_delta)
-        self._restore_best = restore_best
+        self._restore_best = checked_flag("restore_best", restore_best)
         self._parameters: list[jax.Array] = []
 
     @property
@@ -168,14 +165,10 @@ class ReduceLROnPlateau(Callback):
         min_delta: float = 0.0,
         min_scale: float = 0.0,
     ) -> None:
-        if not 0 < factor < 1:
-            raise ValueError(f"factor is {factor}: give a number between 0 and 1")
-        if not 0 <= min_scale <= 1:
-            raise ValueError(f"min_scale is {min_scale}: give a number in [0, 1]")
-        self.metric = metric
+        self.metric = checked_metric(metric)
         self._watch = _Watch(metric, patience, min_delta)
-        self._factor = factor
-        self._min_scale = min_scale
+        self._factor = checked_number("factor", factor, above=0, below=1)
+        self._min_scale = checked_number("min_scale", min_scale, least=0, most=1)
 
     def on_start(self, run: "Run") -> None:
         """Forgets an earlier run, unless this one goes on with it."""

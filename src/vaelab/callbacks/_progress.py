@@ -37,8 +37,8 @@ class ProgressBar(Callback):
                 initial=run.epoch,
                 unit="epoch",
                 miniters=1,  # else fast epochs make it wait for as many slow ones
+                postfix="compiling",
             )
-            self._bar.set_postfix_str("compiling")
 
     def on_epoch(self, run: "Run") -> None:
         """Moves the bar."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from flax import nnx
 
-from vaelab.checkpoints._description import build, description
 from vaelab.checkpoints._store import Store
 from vaelab.checkpoints._trees import filled, named_arrays
+from vaelab.models._description import build, description
 
 
 def save(model: nnx.Module, path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaelab._checks import host_array
+
 _NAMES = ("image", "images", "x", "pixel_values", "inputs", "input")
 """How loaders call images, the likeliest first."""
 
@@ -36,7 +38,7 @@ def as_batch(
         }
     if isinstance(batch, list):
         if _is_one_array(batch, image_shape):
-            return _array([host_array(item) for item in batch], name)
+            return _array(batch, name)
         batch = tuple(batch)
     if isinstance(batch, tuple):
         entries = [
@@ -47,13 +49,6 @@ def as_batch(
             return entries[0]
         return type(batch)(*entries) if hasattr(batch, "_fields") else tuple(entries)
     return _array(batch, name)
-
-
-def host_array(value: Any) -> np.ndarray:
-    """Returns an array on the host; tensors of PyTorch give up their gradients."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value)
 
 
 def images_of(batch: Any, image_shape: tuple[int, ...] | None = None) -> Any:
@@ -123,12 +118,7 @@ def _array(value: Any, name: str) -> Any:
     if isinstance(value, jax.Array):
         array = value  # stays where it is
     else:
-        try:
-            array = host_array(value)
-        except ValueError as error:  # such as rows of different lengths
-            raise TypeError(
-                f"{name} is a {type(value).__name__} that makes no array: {error}"
-            ) from error
+        array = host_array(value, name)
     if array.dtype.kind not in "biufcV":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, and leave out what the "

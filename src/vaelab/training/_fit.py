@@ -1,7 +1,6 @@
 """Training a model: epochs of compiled steps, and callbacks between them."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +11,23 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from vaelab._arguments import checked_flag, checked_whole
 from vaelab.callbacks import Callback, Checkpoint, ProgressBar
 from vaelab.debug import NonFiniteError
 from vaelab.losses import elbo
-from vaelab.training import _inputs
+from vaelab.training import _inputs, _tables
 from vaelab.training._devices import replicated
+from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
-from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._interrupts import (
+    Interrupt,
+    deferred_interrupts,
+    interrupted_safely,
+)
 from vaelab.training._objective import LossFunction, objective_of
-from vaelab.training._program import Program, recorded_names
+from vaelab.training._program import Program
 from vaelab.training._run import Run
+from vaelab.training._sameness import Interned
 from vaelab.training._snapshots import resume_from
 
 
@@ -42,7 +48,19 @@ class FitResult(NamedTuple):
     epochs: int
     stopped_by: str
 
+    def __repr__(self) -> str:
+        """Shows the last value of each quantity."""
+        return _tables.summary("FitResult", self.history, self._facts())
 
+    def _repr_html_(self) -> str:
+        """Shows them as a table in a notebook."""
+        return _tables.html_table(self.history, self._facts())
+
+    def _facts(self) -> str:
+        return f"{self.epochs} epochs, stopped by {self.stopped_by}"
+
+
+@interrupted_safely
 def fit(
     model: Any,
     images: Any,
@@ -108,7 +126,8 @@ def fit(
 
     Returns:
         The history, the number of epochs, and what ended the run. Ctrl-C ends it within
-        about a second, with the history so far.
+        about a second, with the history so far; what compiles is compiled first. A
+        second Ctrl-C interrupts at once.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -135,8 +154,8 @@ def fit(
     given = _inputs.checked_knobs(loss_fn, knobs, beta)
     epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)
-    seed = _inputs.checked_seed(seed)
-    _inputs.check_flag("guard", guard)
+    seed = checked_whole("seed", seed)
+    guard = checked_flag("guard", guard)
     callbacks = _inputs.checked_callbacks(callbacks)
     feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
     held_out = None
@@ -144,8 +163,8 @@ def fit(
         checked = _inputs.checked_data(model, validation, "validation")
         _inputs.check_alike(feed.seen, checked)
         held_out = replicated(checked, mesh)
-    objective, numbers = objective_of(loss_fn, given)
-    program = Program(objective=objective, transform=transform, mesh=mesh, **feed.shape)
+    objective, numbers = objective_of(loss_fn, given, transform)
+    program = Program(objective=objective, mesh=mesh, **feed.shape)
     run = Run(
         model,
         nnx.Optimizer(model, _with_update_scale(optimizer), wrt=nnx.Param),
@@ -154,7 +173,7 @@ def fit(
         steps_per_epoch=feed.steps_per_epoch,
         numbers=numbers,
         seed=seed,
-        guard=bool(guard),
+        guard=guard,
     )
     with _inputs.clear_about_optimizer():
         run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
@@ -174,33 +193,35 @@ def fit(
 
 
 def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
-    try:
-        with contextlib.ExitStack() as ends, _reason_of_end(run):
-            ends.callback(run.finish)
-            for callback in run.callbacks:
-                callback.on_start(run)
-                ends.callback(callback.on_end, run)
-            _train(run, feed, held_out)
-    except NonFiniteError as error:
-        error.result = _result(run)
-        raise
+    with deferred_interrupts() as interrupt:
+        try:
+            with contextlib.ExitStack() as ends, _reason_of_end(run):
+                ends.callback(run.finish)
+                for callback in run.callbacks:
+                    callback.on_start(run)
+                    ends.callback(callback.on_end, run)
+                _train(run, feed, held_out, interrupt)
+        except NonFiniteError as error:
+            error.result = _result(run)
+            raise
+        if interrupt.happened:  # perhaps as late as in on_end
+            run.stop("interrupt")
     return _result(run)
 
 
-def _train(run: Run, feed: Feed, held_out: Any) -> None:
-    with deferred_interrupts() as interrupt:
-        while run.epoch < run.epochs and run.stopped_by is None:
-            epoch = run.epoch
-            feed.advance(run, _next_visit(run, held_out is not None))
-            if run.epoch > epoch:
-                if held_out is not None:
-                    run.validate(held_out)
-                for callback in run.callbacks:
-                    if _is_due(callback, run):
-                        callback.on_epoch(run)
-                run.read_objects()
-            if interrupt.happened:
-                run.stop("interrupt")
+def _train(run: Run, feed: Feed, held_out: Any, interrupt: Interrupt) -> None:
+    while run.epoch < run.epochs and run.stopped_by is None and not interrupt.happened:
+        epoch = run.epoch
+        feed.advance(run, _next_visit(run, held_out is not None))
+        if run.epoch > epoch:
+            if held_out is not None:
+                run.validate(held_out)
+            for callback in run.callbacks:
+                if _is_due(callback, run):
+                    callback.on_epoch(run)
+            run.read_objects()
+    if interrupt.happened:
+        run.stop("interrupt")
 
 
 @contextlib.contextmanager
@@ -226,24 +247,31 @@ def _is_due(callback: Callback, run: Run) -> bool:
 
 
 def _result(run: Run) -> FitResult:
-    history = {name: np.array(values) for name, values in run.history.items()}
+    history = {name: np.array(run.history.get(name, [])) for name in run.recorded}
     return FitResult(history, run.epoch, str(run.stopped_by))
 
 
-@functools.lru_cache(maxsize=128)
+_scaled = Interned(maxsize=16)
+
+
 def _with_update_scale(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
     """Lets a run scale what the user's transformation gives.
 
-    The same transformation gives the same object again, which compiles nothing anew.
+    An equal transformation gives the same object again, which compiles nothing anew.
     """
 
     def scale(updates: Any, state: Any, params: Any = None, **arguments: Any) -> Any:
         factor = arguments["update_scale"]
         return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates), state
 
-    return optax.chain(
-        optax.with_extra_args_support(optimizer),
-        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale),
+    return _scaled.get(
+        optimizer,
+        lambda: optax.chain(
+            optax.with_extra_args_support(optimizer),
+            optax.GradientTransformationExtraArgs(
+                lambda params: optax.EmptyState(), scale
+            ),
+        ),
     )

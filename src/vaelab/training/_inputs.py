@@ -13,7 +13,8 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vaelab._checks import numeric_images, require_finite, require_image_shape
+from vaelab._arguments import shown
+from vaelab._checks import numeric_images, require_finite
 from vaelab.callbacks import Callback
 from vaelab.data import ImageData
 from vaelab.training._batches import as_batch, images_of, with_images
@@ -50,15 +51,8 @@ def check_function(name: str, function: Any, example: str) -> None:
     """Refuses what cannot be called, and a module, which is called as a model."""
     if not callable(function) or isinstance(function, nnx.Module):
         raise TypeError(
-            f"{name} is {_shown(function)}: give a function, such as {example}"
+            f"{name} is {shown(function)}: give a function, such as {example}"
         )
-
-
-def _shown(value: Any) -> str:
-    """Shows a value in a few words."""
-    if isinstance(value, nnx.Module | jax.Array | np.ndarray):
-        return f"a {type(value).__name__}"
-    return reprlib.repr(value)
 
 
 def check_loss(loss_fn: Any, given: Mapping[str, Any] = NOTHING) -> None:
@@ -87,7 +81,7 @@ def _check_call(
     if unknown:
         argument = unknown[0]
         value = given[argument]
-        seen = "given" if isinstance(value, jax.Array) else _shown(value)
+        seen = "given" if isinstance(value, jax.Array) else shown(value)
         raise ValueError(
             f"{argument} is {seen}, but {name} {name_of(function)} has no argument "
             f"{argument}: leave it out, or add it to the function's arguments"
@@ -264,9 +258,10 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
     likelihood = getattr(model, "likelihood", None)
     on_device = images if isinstance(images, jax.Array) else None
     if image_shape is not None:
-        images = numeric_images(images, name)
-        if not raw:
-            require_image_shape(images.shape, image_shape, name)
+        if raw:
+            images = numeric_images(images, name, image_shape=np.shape(images)[1:])
+        else:
+            images = numeric_images(images, name, image_shape=image_shape)
     else:
         images = np.asarray(images)
         if images.dtype.kind == "f":
@@ -276,19 +271,6 @@ def _checked_images(model: Any, images: Any, name: str, *, raw: bool = False) ->
     if on_device is None or on_device.dtype != images.dtype:
         return images
     return on_device
-
-
-def checked_seed(seed: Any) -> int:
-    """Refuses what is no whole number."""
-    if not _is_whole(seed):
-        raise TypeError(f"seed is {seed!r}: give a whole number, such as 0")
-    return int(seed)
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Refuses what is neither true nor false."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}: give True or False")
 
 
 def checked_epochs(epochs: int) -> int:

@@ -1,6 +1,5 @@
 """Many models at once: a grid of seeds, betas and learning rates in one program."""
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,22 @@ import numpy as np
 import optax
 from flax import nnx
 
+from vaelab._arguments import checked_whole
 from vaelab.losses import elbo
-from vaelab.training import _inputs, _program, _validation
+from vaelab.training import _inputs, _tables
+from vaelab.training._executables import executables_of, recorded_names
 from vaelab.training._feeds import SECONDS_PER_CALL
-from vaelab.training._interrupts import deferred_interrupts
+from vaelab.training._interrupts import deferred_interrupts, interrupted_safely
 from vaelab.training._objective import LossFunction, default_of, objective_of
-from vaelab.training._program import ROWS, Bounds, Knobs, Program, Sum
+from vaelab.training._program import (
+    ROWS,
+    Bounds,
+    Knobs,
+    Program,
+    Sum,
+    without_keys,
+)
+from vaelab.training._sameness import Interned
 
 
 class FitManyResult(NamedTuple):
@@ -39,6 +48,17 @@ class FitManyResult(NamedTuple):
     betas: np.ndarray
     learning_rates: np.ndarray
 
+    def __repr__(self) -> str:
+        """Shows the range of the models' last values of each quantity."""
+        return _tables.summary("FitManyResult", self.history, self._facts())
+
+    def _repr_html_(self) -> str:
+        """Shows them as a table in a notebook."""
+        return _tables.html_table(self.history, self._facts())
+
+    def _facts(self) -> str:
+        return f"{len(self.seeds)} models"
+
     def unstack(self) -> list[Any]:
         """Returns the models as ordinary ones, in their order."""
         graphdef, state = nnx.split(self.models)
@@ -48,6 +68,7 @@ class FitManyResult(NamedTuple):
         ]
 
 
+@interrupted_safely
 def fit_many(
     make_model: Callable[[int], Any],
     images: Any,
@@ -118,7 +139,7 @@ def fit_many(
     _inputs.check_function("make_model", make_model, "lambda seed: vaelab.VAE(...)")
     _inputs.check_optimizer_maker(optimizer)
     epochs = _inputs.checked_epochs(epochs)
-    seed = _inputs.checked_seed(seed)
+    seed = checked_whole("seed", seed)
     given = _inputs.checked_knobs(loss_fn, knobs, None if betas is None else betas[0])
     for beta in () if betas is None else betas:
         _inputs.checked_knobs(loss_fn, knobs, beta)
@@ -128,10 +149,9 @@ def fit_many(
         _inputs.check_model(model, f"make_model({seed_of_model})")
     data = _inputs.checked_data(models[0], images, "images", transform)
     n = len(jax.tree.leaves(data)[0])
-    objective, numbers = objective_of(loss_fn, given)
+    objective, numbers = objective_of(loss_fn, given, transform)
     program = Program(
         objective=objective,
-        transform=transform,
         batch_size=_inputs.checked_batch_size(batch_size, n),
         num_images=n,
         shuffled=True,
@@ -174,30 +194,31 @@ def _trained(
     epochs: int,
 ) -> tuple[list[jax.Array], dict[str, np.ndarray]]:
     first = [leaf[0] for leaf in leaves]
-    names = _program.recorded_names(program, first, data, _of_first(knobs))
+    executables = executables_of(program)
+    names = recorded_names(program, first, data, _of_first(knobs))
     sums = {name: Sum.zeros(len(knobs.update_scale), ROWS) for name in names}
     per_epoch = program.steps_per_epoch
-    parts: dict[str, list[np.ndarray]] = {}
+    none = np.zeros((len(knobs.update_scale), 0))
+    recorded = [*names, *(f"validation_{n}" for n in names if held_out is not None)]
+    parts = {name: [none] for name in recorded}
     done, at_once = 0, 1
     with deferred_interrupts() as interrupt:
-        while done < epochs and not interrupt.happened:
+        while not interrupt.happened and done < epochs:  # a last one is heard, too
             stop = min(done + at_once, epochs)
             bounds = Bounds(*map(np.int32, (0, done * per_epoch, stop * per_epoch)))
             began = time.perf_counter()
-            out = _program.run_many(
-                program, leaves, sums, data, program.no_order(), bounds, knobs
+            out = executables.run_many(
+                leaves, sums, data, program.no_order(), bounds, knobs
             )
             leaves = out.leaves
             for name, values in jax.device_get(out.sums).items():
                 means = values.value()[:, : stop - done] / per_epoch
-                parts.setdefault(name, []).append(means)
+                parts[name].append(means)
             if held_out is not None:
                 step = np.int32(stop * per_epoch)
-                means = _validation.validate_many(
-                    program, leaves, held_out, step, knobs
-                )
+                means = executables.validate_many(leaves, held_out, step, knobs)
                 for name, values in jax.device_get(means).items():
-                    parts.setdefault(f"validation_{name}", []).append(values[:, None])
+                    parts[f"validation_{name}"].append(values[:, None])
             elif time.perf_counter() - began < SECONDS_PER_CALL:
                 at_once = min(2 * at_once, ROWS)
             done = stop
@@ -226,7 +247,7 @@ def _stacked(
                 "make_model gives models of different structures for different seeds: "
                 "only their parameters and random streams may differ"
             )
-        rows.append(_program.without_keys(state))
+        rows.append(without_keys(state))
     return program, [jnp.stack(column) for column in zip(*rows, strict=True)]
 
 
@@ -235,13 +256,17 @@ def _of_first(knobs: Knobs) -> Knobs:
     return Knobs(first, knobs.update_scale[0], knobs.key)
 
 
-@functools.lru_cache(maxsize=128)
+_adjustable = Interned(maxsize=16)
+
+
 def _with_learning_rate_in_its_state(
     optimizer: Callable[..., optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """Returns one transformation for all rates, the same for the same optimizer."""
+    """Returns one transformation for all rates, the same for an equal optimizer."""
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
         return optimizer(learning_rate)
 
-    return optax.inject_hyperparams(make)(learning_rate=1.0)
+    return _adjustable.get(
+        optimizer, lambda: optax.inject_hyperparams(make)(learning_rate=1.0)
+    )

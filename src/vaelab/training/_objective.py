@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaelab.losses import ELBOTerms
+from vaelab.training._sameness import Interned
 
 LossFunction = Callable[..., Any]
 """From a model and a batch to `ELBOTerms`, or a number for each example or for all.
@@ -34,17 +35,26 @@ class Means(NamedTuple):
     returned: Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
     """A loss function, with those of its arguments that a run sets.
 
     Attributes:
         loss_fn: as in `fit`.
         schedules: arguments that are functions of the update's number.
+        transform: as in `fit`.
     """
 
     loss_fn: LossFunction
     schedules: tuple[tuple[str, Callable[[Any], Any]], ...] = ()
+    transform: Callable[..., Any] | None = None
+
+    def transformed(self, key: jax.Array, batch: Any, step: Any) -> Any:
+        """Returns what the loss is given of a batch."""
+        if self.transform is None:
+            return batch
+        step_too = {"step": step} if takes(self.transform, "step") else {}
+        return self.transform(key, batch, **step_too)
 
     def arguments(self, step: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what the loss is given at a step, its key apart."""
@@ -66,20 +76,29 @@ class Objective:
         return parameter is not None and parameter.default is parameter.empty
 
 
+_objectives = Interned(maxsize=16)
+
+
 def objective_of(
-    loss_fn: LossFunction, given: Mapping[str, Any]
+    loss_fn: LossFunction,
+    given: Mapping[str, Any],
+    transform: Callable[..., Any] | None = None,
 ) -> tuple[Objective, dict[str, Any]]:
     """Returns the objective of a run, and the numbers among its loss's arguments.
+
+    Equal functions make the same objective, and so share what is compiled for it.
 
     Args:
         loss_fn: as in `fit`.
         given: numbers, sizes and schedules under the names of arguments.
+        transform: as in `fit`.
     """
     schedules = {name: value for name, value in given.items() if callable(value)}
     others = {name: given[name] for name in given if name not in schedules}
     fixed, numbers = fixed_and_traced(loss_fn, others)
     bound = partial(loss_fn, **fixed) if fixed else loss_fn
-    return Objective(bound, tuple(sorted(schedules.items()))), numbers
+    parts = bound, tuple(sorted(schedules.items())), transform
+    return _objectives.get(parts, lambda: Objective(*parts)), numbers
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:

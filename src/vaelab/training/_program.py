@@ -1,18 +1,11 @@
-"""The compiled program of a run: any stretch of its steps in one call.
-
-The program's loop has bounds that are arguments, so one executable takes one step or a
-hundred epochs, and takes them bit for bit alike however the run is cut into calls.
-That makes everything around it simple: a display or Ctrl-C cut where they like, a
-resumed run goes on where another one stopped, and a NaN is traced to its step by
-running shorter and shorter stretches again.
+"""What a compiled run depends on, and what one step of it does.
 
 NNX modules are taken apart once, outside. What goes around the loop is a list of plain
 arrays; random keys travel as their data, which survives any device mesh.
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaelab.training._objective import Objective, takes
+from vaelab.training._objective import Objective
 from vaelab.training._step import gradient
 
 Number = Any  # a NumPy array on the host, a JAX one inside of the program
@@ -135,8 +128,7 @@ class Program:
     """What a compiled run depends on; equal ones share their executable.
 
     Attributes:
-        objective: the loss function and its schedules.
-        transform: from a key and a batch to a batch, or None.
+        objective: the loss, with what surrounds it.
         batch_size: the number of images for each update.
         num_images: how many there are.
         shuffled: whether each epoch takes its own permutation.
@@ -148,7 +140,6 @@ class Program:
     """
 
     objective: Objective
-    transform: Callable[..., Any] | None
     batch_size: int
     num_images: int
     shuffled: bool
@@ -242,22 +233,16 @@ class Program:
         knobs: Knobs,
     ) -> dict[str, jax.Array]:
         """Updates the model; returns what the history records."""
-        batch = self.transformed(batch, step, knobs)
-        arguments = self.objective.arguments(step, knobs.loss)
-        if self.objective.needs_key:
+        objective = self.objective
+        batch = objective.transformed(key_for(knobs, TRANSFORM, step), batch, step)
+        arguments = objective.arguments(step, knobs.loss)
+        if objective.needs_key:
             arguments["key"] = key_for(knobs, LOSS, step)
-        grads, found = gradient(model, batch, self.objective.loss_fn, arguments)
+        grads, found = gradient(model, batch, objective.loss_fn, arguments)
         optimizer.update(
             model, grads, value=found.loss, update_scale=knobs.update_scale
         )
         return found.recorded
-
-    def transformed(self, batch: Any, step: Number, knobs: Knobs) -> Any:
-        """Returns what the loss is given of a batch."""
-        if self.transform is None:
-            return batch
-        step_too = {"step": step} if takes(self.transform, "step") else {}
-        return self.transform(key_for(knobs, TRANSFORM, step), batch, **step_too)
 
     def taken_apart(self, model: Any, optimizer: nnx.Optimizer) -> list[jax.Array]:
         """Returns the arrays of objects that came from `objects`."""
@@ -284,133 +269,3 @@ def _key_kind(leaf: Any) -> str | None:
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return None
     return str(jax.random.key_impl(leaf))
-
-
-def _is_finite(leaf: jax.Array) -> jax.Array:
-    return jnp.isfinite(leaf).all()
-
-
-@partial(jax.jit, static_argnames="program", inline=True)
-def update(
-    program: Program,
-    leaves: list[jax.Array],
-    batch: Any,
-    step: jax.Array,
-    knobs: Knobs,
-) -> tuple[list[jax.Array], dict[str, jax.Array]]:
-    """Takes one step; returns the state after it, and what the history records."""
-    model, optimizer = program.objects(leaves)
-    values = program.step(model, optimizer, batch, step, knobs)
-    return program.taken_apart(model, optimizer), values
-
-
-def steps(
-    program: Program,
-    leaves: list[jax.Array],
-    sums: dict[str, Sum],
-    data: Any,
-    order: Order,
-    bounds: Bounds,
-    knobs: Knobs,
-) -> Stretch:
-    """Takes the steps from `bounds.first` up to `bounds.stop`.
-
-    Args:
-        program: what is compiled.
-        leaves: the state before the first step.
-        sums: what the steps before it, in the same epoch, recorded at row 0.
-        data: the images on the device, a tree of arrays `(num_images, ...)`.
-        order: of the first epoch, if it is known.
-        bounds: which steps.
-        knobs: numbers for all of the steps.
-    """
-    per_epoch = program.steps_per_epoch
-    first, stop = bounds.first - bounds.origin, bounds.stop - bounds.origin
-    first_epoch = first // per_epoch
-
-    def epoch(number: jax.Array, carry: Any) -> Any:
-        leaves, sums, finite, order = carry
-        order = jax.lax.cond(
-            number == order.epoch,
-            lambda: order,
-            lambda: program.order(number, knobs),
-        )
-        row = number - first_epoch
-
-        def step(local: jax.Array, carry: Any) -> Any:
-            leaves, sums, finite = carry
-            batch = program.batch(data, order.images, local)
-            leaves, values = update(
-                program, leaves, batch, bounds.origin + local, knobs
-            )
-            sums = {name: sums[name].plus(value) for name, value in values.items()}
-            return leaves, sums, finite & jnp.isfinite(values["loss"])
-
-        begin = jnp.maximum(first, number * per_epoch)
-        end = jnp.minimum(stop, (number + 1) * per_epoch)
-        so_far = jax.tree.map(lambda x: x[row], sums)
-        leaves, so_far, finite = jax.lax.fori_loop(
-            begin, end, step, (leaves, so_far, finite)
-        )
-        sums = jax.tree.map(lambda x, value: x.at[row].set(value), sums, so_far)
-        return leaves, sums, finite, order
-
-    carry = leaves, sums, jnp.bool_(True), order
-    end = (stop + per_epoch - 1) // per_epoch
-    leaves, sums, finite, order = jax.lax.fori_loop(first_epoch, end, epoch, carry)
-    for leaf, watched in zip(leaves, program.watched, strict=True):
-        if watched:
-            finite &= _is_finite(leaf)
-    return Stretch(leaves, sums, finite, order)
-
-
-def recorded_names(
-    program: Program, leaves: list[jax.Array], data: Any, knobs: Knobs
-) -> list[str]:
-    """Names what the steps will record. Nothing is compiled, the step is traced."""
-
-    def first_step(leaves: list[jax.Array], data: Any, step: jax.Array) -> Any:
-        batch = program.batch(data, jnp.arange(program.num_images), step)
-        return update(program, leaves, batch, step, knobs)[1]
-
-    return sorted(jax.eval_shape(first_step, leaves, data, np.int32(0)))
-
-
-run = jax.jit(steps, static_argnames="program", donate_argnames="leaves")
-
-
-def of_many(
-    function: Callable[..., Any], in_axes: tuple[Any, ...], out_axes: Any = 0
-) -> Any:
-    """Lets a function of a program take many models, stacked along the first axis."""
-
-    def many(program: Program, *arguments: Any) -> Any:
-        of_one = partial(function, program)
-        return jax.vmap(of_one, in_axes=in_axes, out_axes=out_axes)(*arguments)
-
-    return many
-
-
-# They share the order of the images, so a layer's first product is one for all.
-run_many = jax.jit(
-    of_many(
-        steps,
-        (0, 0, None, None, None, AXES_OF_KNOBS),
-        Stretch._make((0, 0, 0, None)),
-    ),
-    static_argnums=0,
-    donate_argnums=1,
-)
-
-
-@jax.jit
-def copied(leaves: list[jax.Array]) -> list[jax.Array]:
-    """Copies arrays, since `run` takes its own for good."""
-    return [jnp.copy(leaf) for leaf in leaves]
-
-
-@partial(jax.jit, static_argnames="program")
-def batch_of_step(program: Program, data: Any, local: jax.Array, knobs: Knobs) -> Any:
-    """Returns the images of a step, counted from the start of these images."""
-    order = program.order(local // program.steps_per_epoch, knobs)
-    return program.batch(data, order.images, local)

@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from vaelab.callbacks import Callback
-from vaelab.training import _devices, _program, _snapshots, _validation
+from vaelab.training import _devices, _snapshots
+from vaelab.training._executables import copied, executables_of
 from vaelab.training._guard import first_bad_step, nonfinite_error
 from vaelab.training._program import (
     ROWS,
@@ -21,6 +22,7 @@ from vaelab.training._program import (
     Program,
     Stretch,
     Sum,
+    without_keys,
 )
 
 
@@ -121,7 +123,7 @@ class Run:
             return
         if graphdef != self.program.graphdef:
             self.program = self.program.about(graphdef, state)
-        copies = _program.copied(_program.without_keys(state))
+        copies = copied(without_keys(state))
         self.leaves = _devices.replicated(copies, self.program.mesh)
         self._shown = values
 
@@ -138,7 +140,7 @@ class Run:
             self.show()
 
     def _show(self, leaves: list[jax.Array]) -> None:
-        copies = _program.copied(leaves)
+        copies = copied(leaves)
         state = self.program.state(_devices.local(copies, self.program.mesh))
         nnx.update((self._model, self._optimizer), state)
         self._shown = jax.tree.leaves(nnx.split((self._model, self._optimizer))[1])
@@ -158,7 +160,7 @@ class Run:
                 then at the end of the last epoch before it, and the model and the
                 optimizer as they were just before it.
         """
-        start = _program.copied(self.leaves) if self._guard else None
+        start = copied(self.leaves) if self._guard else None
         began = time.perf_counter()
         try:
             stretch = self._steps(program, self.leaves, data, origin, stop)
@@ -191,8 +193,8 @@ class Run:
     def validate(self, data: Any) -> None:
         """Adds what the model makes of images it is not trained on to the history."""
         means = jax.device_get(
-            _validation.validate(
-                self.program, self.leaves, data, np.int32(self.step), self.knobs
+            executables_of(self.program).validate(
+                self.leaves, data, np.int32(self.step), self.knobs
             )
         )
         for name, mean in means.items():
@@ -208,7 +210,8 @@ class Run:
                 rows[0] = value
         bounds = Bounds(np.int32(origin), np.int32(self.step), np.int32(stop))
         order = self._order or program.no_order()
-        return _program.run(program, leaves, sums, data, order, bounds, self.knobs)
+        run = executables_of(program).run
+        return run(leaves, sums, data, order, bounds, self.knobs)
 
     def _note(
         self, sums: dict[str, Sum], per_epoch: int, origin: int, stop: int
@@ -229,11 +232,11 @@ class Run:
         self, program: Program, start: list[Any], data: Any, origin: int, stop: int
     ) -> None:
         def steps_until(end: int) -> Stretch:
-            return self._steps(program, _program.copied(start), data, origin, end)
+            return self._steps(program, copied(start), data, origin, end)
 
         bad, before = first_bad_step(steps_until, self.step, stop)
-        batch = _program.batch_of_step(
-            program, data, np.int32(bad - origin), self.knobs
+        batch = executables_of(program).batch_of_step(
+            data, np.int32(bad - origin), self.knobs
         )
         error = nonfinite_error(program, before, batch, bad, self.knobs)
         per_epoch = program.steps_per_epoch

@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 
 from vaelab.callbacks import Callback
-from vaelab.checkpoints._description import description
 from vaelab.checkpoints._store import Store
 from vaelab.checkpoints._trees import decoded, encoded, filled, named_arrays
+from vaelab.models._description import description
 from vaelab.training._program import Sum
 
 if TYPE_CHECKING:

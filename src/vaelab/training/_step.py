@@ -17,6 +17,7 @@ from vaelab.training._objective import (
     means,
     name_of,
 )
+from vaelab.training._sameness import Interned
 
 
 def train_step(
@@ -36,8 +37,8 @@ def train_step(
         loss_fn: `(model, batch)` to `ELBOTerms`, or to a loss for each example or for
             all; metrics may stand beside it, as `(loss, {"accuracy": a})` or in a
             dictionary with a `"loss"`. A required argument `key` is drawn from the
-            model's stream `noise`. Pass the same function object at each call: every
-            new one is compiled anew.
+            model's stream `noise`. Equal functions, of the same code and with the same
+            values in it, are compiled once.
         **loss_arguments: for `loss_fn`, such as `beta=0.5`. Another float or array
             compiles nothing; another integer, such as `num_samples=5`, does, unless
             the argument's default is a float.
@@ -65,27 +66,32 @@ def train_step(
         )
     _inputs.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
     fixed, numbers = fixed_and_traced(loss_fn, loss_arguments)
-    return _compiled_step(
-        model, optimizer, batch, loss_fn, tuple(fixed.items()), numbers
-    )
+    parts = loss_fn, tuple(sorted(fixed.items()))
+    step = _steps.get(parts, lambda: _compiled_step(loss_fn, fixed))
+    return step(model, optimizer, batch, numbers)
 
 
-@partial(nnx.jit, static_argnames=("loss_fn", "fixed"))
+_steps = Interned(maxsize=16)
+
+
 def _compiled_step(
-    model: Any,
-    optimizer: nnx.Optimizer,
-    batch: Any,
-    loss_fn: LossFunction,
-    fixed: tuple[tuple[str, Any], ...],
-    numbers: dict[str, ArrayLike],
-) -> Any:
-    _inputs.check_loss(loss_fn, {**dict(fixed), **numbers})
-    objective = Objective(partial(loss_fn, **dict(fixed)))
-    if objective.needs_key and "key" not in numbers:
-        numbers = {**numbers, "key": model.rngs.noise()}
-    grads, found = gradient(model, batch, objective.loss_fn, numbers)
-    optimizer.update(model, grads)
-    return found.returned
+    loss_fn: LossFunction, fixed: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """Returns a step for one loss; it leaves the memory with its executables."""
+
+    @nnx.jit
+    def step(
+        model: Any, optimizer: nnx.Optimizer, batch: Any, numbers: dict[str, Any]
+    ) -> Any:
+        _inputs.check_loss(loss_fn, {**fixed, **numbers})
+        objective = Objective(partial(loss_fn, **fixed))
+        if objective.needs_key and "key" not in numbers:
+            numbers = {**numbers, "key": model.rngs.noise()}
+        grads, found = gradient(model, batch, objective.loss_fn, numbers)
+        optimizer.update(model, grads)
+        return found.returned
+
+    return step
 
 
 def gradient(

@@ -1,6 +1,5 @@
 """The loss of images that are not trained on, in one compiled call."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,19 +8,16 @@ from flax import nnx
 
 from vaelab.training._objective import means
 from vaelab.training._program import (
-    AXES_OF_KNOBS,
     VALIDATION,
     Knobs,
     Program,
     key_for,
-    of_many,
 )
 
 BLOCK = 4096
 """How many images go through the model at a time."""
 
 
-@partial(jax.jit, static_argnames="program")
 def validate(
     program: Program, leaves: list[jax.Array], data: Any, step: jax.Array, knobs: Knobs
 ) -> dict[str, jax.Array]:
@@ -63,8 +59,3 @@ def _rewind(model: Any, number: jax.Array | int) -> None:
     keys = nnx.state(model, nnx.RngKey)
     counts = nnx.state(model, nnx.RngCount)
     nnx.update(model, jax.tree.map(fold, keys), jax.tree.map(jnp.zeros_like, counts))
-
-
-validate_many = jax.jit(
-    of_many(validate, (0, None, None, AXES_OF_KNOBS)), static_argnums=0
-)

@@ -9,10 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vaelab import likelihoods
-from vaelab.models import VAE, Decoder, Encoder
+from vaelab._arguments import checked_flag, listed, shown
+from vaelab.models._activation import named_activation
+from vaelab.models._dense import Decoder, Encoder
+from vaelab.models._vae import VAE
 
 
 def description(model: Any) -> dict[str, Any] | None:
@@ -31,31 +35,106 @@ def description(model: Any) -> dict[str, Any] | None:
     return described if same else None
 
 
-def build(described: dict[str, Any]) -> VAE:
-    """Makes a model from its description, with parameters of no meaning."""
-    rngs = nnx.Rngs(**dict.fromkeys(described["streams"], 0))
-    dtype = described["dtype"]
+def build(described: Any) -> VAE:
+    """Makes a model from its description, with parameters of no meaning.
+
+    Raises:
+        ValueError: it is no description of a model of this version of vaelab. It comes
+            from a file, so nothing that it names is looked up but what is listed here.
+    """
+    try:
+        return _built(described)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the description of the model is not valid: {error}") from (
+            error
+        )
+
+
+def _built(described: Any) -> VAE:
+    _check_keys(described, _KEYS, "the model")
+    if described["class"] != "VAE":
+        raise ValueError(f"class is {shown(described['class'])}, not VAE")
+    rngs = nnx.Rngs(**dict.fromkeys(_stream_names(described["streams"]), 0))
     options = {
         "dropout": described["dropout"],
-        "dtype": dtype and jnp.dtype(dtype),
-        "activation": getattr(nnx, described["activation"]),
+        "dtype": described["dtype"],
+        "activation": named_activation(described["activation"]),
         "rngs": rngs,
     }
-    likelihood = dict(described["likelihood"])
-    make_likelihood = getattr(likelihoods, likelihood.pop("class"))
     encoder, decoder = dict(described["encoder"]), dict(described["decoder"])
-    bounds = encoder["log_std_bounds"]
-    encoder["log_std_bounds"] = tuple(bounds) if bounds is not None else None
     model = VAE.from_parts(
         Encoder(**encoder, **options),
         Decoder(**decoder, **options),
         image_shape=tuple(described["image_shape"]),
-        likelihood=make_likelihood(**likelihood),
+        likelihood=_built_likelihood(dict(described["likelihood"])),
         rngs=rngs,
     )
-    if not described["training"]:
+    if not checked_flag("training", described["training"]):
         model.eval()
     return model
+
+
+_KEYS = frozenset(
+    "class image_shape encoder decoder likelihood dropout activation dtype training "
+    "streams".split()
+)
+
+_LIKELIHOODS = frozenset(
+    "Bernoulli Categorical ContinuousBernoulli Gaussian LearnedGaussian "
+    "PixelwiseGaussian".split()
+)
+
+
+def _check_keys(described: Any, keys: frozenset[str], what: str) -> None:
+    if not isinstance(described, dict) or set(described) != keys:
+        found = listed(described) if isinstance(described, dict) else shown(described)
+        raise ValueError(f"{what} has {found}, where {listed(sorted(keys))} belong")
+
+
+def _stream_names(names: Any) -> list[str]:
+    valid = isinstance(names, list) and all(
+        isinstance(name, str) and name.isidentifier() for name in names
+    )
+    if not valid:
+        raise ValueError(f"streams is {shown(names)}, no list of names")
+    return names
+
+
+def _built_likelihood(described: dict[str, Any]) -> likelihoods.Likelihood:
+    kind = described.pop("class")
+    if not isinstance(kind, str) or kind not in _LIKELIHOODS:
+        raise ValueError(
+            f"likelihood is {shown(kind)}, none of {listed(sorted(_LIKELIHOODS))}"
+        )
+    return getattr(likelihoods, kind)(**described)
+
+
+def packed(model: Any) -> tuple[dict[str, Any], list[Any]] | None:
+    """Returns what `unpacked` makes the model of; None if it is not all vaelab's."""
+    described = description(model)
+    if described is None:
+        return None
+    leaves = jax.tree.leaves(nnx.split(model)[1])
+    return described, [_as_data(leaf) for leaf in leaves]
+
+
+def unpacked(described: dict[str, Any], arrays: list[Any]) -> VAE:
+    """Makes a model of a description and its arrays."""
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: build(described)))
+    leaves = [
+        jnp.asarray(array)
+        if not isinstance(array, tuple)
+        else jax.random.wrap_key_data(jnp.asarray(array[1]), impl=array[0])
+        for array in arrays
+    ]
+    state = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    return nnx.merge(graphdef, state)
+
+
+def _as_data(leaf: jax.Array) -> Any:
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return np.asarray(leaf)
+    return str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf))
 
 
 def _described(model: Any) -> dict[str, Any]:
@@ -96,7 +175,7 @@ def _layers(part: Any, last: nnx.Linear) -> list[nnx.Linear]:
 def _activation(layers: list[Any]) -> str:
     """Names the function after a hidden layer; any will do where there is none."""
     functions = [x for x in layers if not isinstance(x, nnx.Linear | nnx.Dropout)]
-    return functions[0].__name__ if functions else "relu"
+    return functions[0].name if functions else "relu"
 
 
 def _widths(part: Any) -> list[int]:
