@@ -18,7 +18,7 @@ import jax
 from jax.core import Tracer
 
 from vaelab.debug import _arguments as arguments
-from vaelab.debug._replay.locate import is_user_file
+from vaelab.debug._trace.locate import is_user_file
 from vaelab.debug.report import NonFiniteReport
 
 __all__ = [

@@ -14,19 +14,19 @@ import jax
 from flax.errors import TraceContextError
 from jax.extend import core
 
+from vaelab.debug._diagnosis.writing import Findings, write_report
+from vaelab.debug._lineage.chains import stories
+from vaelab.debug._lineage.origins import Origins
 from vaelab.debug._replay.arrays import kinds, summary
-from vaelab.debug._replay.call import PureCall
-from vaelab.debug._replay.chains import stories
 from vaelab.debug._replay.events import CLEAN, Events, Source
 from vaelab.debug._replay.interpreter import Replay
-from vaelab.debug._replay.jaxprs import fresh_traces, open_jaxpr, silenced
-from vaelab.debug._replay.locate import Frame
-from vaelab.debug._replay.modules import module_scopes
-from vaelab.debug._replay.origins import Origins
-from vaelab.debug._replay.patches import Patch, patched
-from vaelab.debug._replay.rules import rules_with_lines
-from vaelab.debug._replay.verify import verified
-from vaelab.debug._replay.writing import Findings, write_report
+from vaelab.debug._trace.call import PureCall
+from vaelab.debug._trace.jaxprs import fresh_traces, open_jaxpr, silenced
+from vaelab.debug._trace.locate import Frame
+from vaelab.debug._trace.modules import module_scopes
+from vaelab.debug._trace.patches import Patch, patched
+from vaelab.debug._trace.rules import rules_with_lines
+from vaelab.debug._verify.verify import verified
 from vaelab.debug.report import NonFiniteReport
 
 __all__ = ["explain"]

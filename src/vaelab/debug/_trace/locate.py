@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vaelab.debug._replay.jaxprs import frames, name_stack
-from vaelab.debug._replay.modules import module_of
+from vaelab.debug._trace.jaxprs import frames, name_stack
+from vaelab.debug._trace.modules import module_of
 
 __all__ = ["Frame", "Place", "is_user_file", "place_of"]
 

@@ -3,16 +3,16 @@
 from dataclasses import fields, replace
 from typing import Any
 
+from vaelab.debug._diagnosis.causes import cause_and_advice
+from vaelab.debug._lineage.chains import Story
+from vaelab.debug._lineage.direction import direction_of
+from vaelab.debug._lineage.origins import Definition, Origins
 from vaelab.debug._replay.arrays import summary, value_at
-from vaelab.debug._replay.call import PureCall
-from vaelab.debug._replay.causes import cause_and_advice
-from vaelab.debug._replay.chains import Story
-from vaelab.debug._replay.direction import direction_of
 from vaelab.debug._replay.events import CLEAN, Event
 from vaelab.debug._replay.interpreter import Replay, Watch
-from vaelab.debug._replay.jaxprs import open_jaxpr
-from vaelab.debug._replay.locate import Frame, place_of
-from vaelab.debug._replay.origins import Definition, Origins
+from vaelab.debug._trace.call import PureCall
+from vaelab.debug._trace.jaxprs import open_jaxpr
+from vaelab.debug._trace.locate import Frame, place_of
 from vaelab.debug.report import ArraySummary, Link, NonFiniteReport
 
 __all__ = ["Findings", "write_report"]

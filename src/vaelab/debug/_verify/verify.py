@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend import core
 
 from vaelab.debug._replay.arrays import kinds
-from vaelab.debug._replay.clamp import clamped_outputs
+from vaelab.debug._verify.clamp import clamped_outputs
 from vaelab.debug.report import NonFiniteReport, Verification
 
 __all__ = ["verified"]

@@ -7,11 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vaelab.debug._lineage.origins import Definition
 from vaelab.debug._replay.arrays import value_at
 from vaelab.debug._replay.events import Event
-from vaelab.debug._replay.jaxprs import is_literal
-from vaelab.debug._replay.locate import Frame, place_of
-from vaelab.debug._replay.origins import Definition
+from vaelab.debug._trace.jaxprs import is_literal
+from vaelab.debug._trace.locate import Frame, place_of
 from vaelab.debug.report import ArraySummary, Link
 
 __all__ = ["Facts", "number", "spread"]
