@@ -16,6 +16,7 @@ __all__ = [
     "NonFiniteError",
     "NonFiniteReport",
     "Origin",
+    "Rewrite",
     "Verification",
 ]
 
@@ -176,6 +177,25 @@ class Verification:
     rows: tuple[int, ...] | None = None
     clamped: bool | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Lines of the user's source, and what to write instead.
+
+    Attributes:
+        file: the file.
+        first_line: the number of the first of the lines.
+        last_line: the number of the last one.
+        old: the lines as they are.
+        new: the lines to write instead.
+    """
+
+    file: str
+    first_line: int
+    last_line: int
+    old: str
+    new: str
 
 
 @dataclass(frozen=True)

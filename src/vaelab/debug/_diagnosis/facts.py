@@ -213,6 +213,14 @@ class Facts:
         """Whether the result has a type of less than 32 bits."""
         return any(t in self.dtype for t in ("float16", "float8", "float4", "float6"))
 
+    @property
+    def matrix_scale(self) -> float | None:
+        """The largest entry of the operand, by its size."""
+        for operand in self.link.operands:
+            if operand.min is not None and operand.max is not None:
+                return max(abs(operand.min), abs(operand.max)) or None
+        return None
+
     def inputs(self) -> Iterator[tuple[str, Any]]:
         """Path and array of each argument that is no state of an NNX object."""
         call = self.found.call

@@ -11,7 +11,7 @@ from typing import Any
 from vaelab.debug._trace.jaxprs import frames, name_stack
 from vaelab.debug._trace.modules import module_of
 
-__all__ = ["Frame", "Place", "is_user_file", "place_of"]
+__all__ = ["Frame", "Place", "around", "is_user_file", "place_of"]
 
 # Libraries whose lines are not what a user looks for.
 _LIBRARIES = frozenset(
@@ -102,7 +102,7 @@ class Frame:
 
     def names(self, eqn: Any) -> list[tuple[bool, str]]:
         """The name stack of one of its equations, with those of the calls around."""
-        eqns = _around(self, eqn)
+        eqns = around(self, eqn)
         return [item for e in reversed(eqns) for item in name_stack(e)]
 
     def is_backward(self, eqn: Any) -> bool:
@@ -136,7 +136,7 @@ class Place:
 def place_of(frame: Frame, eqn: Any) -> Place:
     """The innermost line of the user's that led to an equation."""
     module = module_of([name for _, name in frame.names(eqn)])
-    for e in _around(frame, eqn):
+    for e in around(frame, eqn):
         for file, line, function in frames(e):
             if is_user_file(file):
                 source = linecache.getline(file, line).strip() or None
@@ -144,7 +144,7 @@ def place_of(frame: Frame, eqn: Any) -> Place:
     return Place(None, None, None, None, module)
 
 
-def _around(frame: Frame, eqn: Any) -> list[Any]:
+def around(frame: Frame, eqn: Any) -> list[Any]:
     """An equation that is not None, and those that run its frames, innermost first."""
     return [e for e in (eqn, *(f.eqn for f in frame.path)) if e is not None]
 
