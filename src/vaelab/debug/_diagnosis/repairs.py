@@ -6,6 +6,7 @@ kept all outputs and gradients finite; see `_verify`.
 
 import ast
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -67,8 +68,7 @@ def _at_definitions(s: Sketch, facts: Facts) -> Iterator[Repair]:
 
 
 def _moved(expression: Expression, node: Any) -> Expression:
-    e = expression
-    return Expression(e.file, e.code, e.tree, node, e.function)
+    return replace(expression, node=node)
 
 
 def _without_infinities(s: Sketch) -> Iterator[Repair]:

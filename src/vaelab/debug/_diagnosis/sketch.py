@@ -6,6 +6,7 @@ what, under which names the user imported `jax.numpy`, and numbers that fit the 
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vaelab.debug._trace.source import Expression
@@ -52,7 +53,7 @@ class Sketch:
     def __init__(self, expression: Expression, dtype: str) -> None:
         self.expression = expression
         self.node = expression.node
-        self.modules = dict(_imports(expression.tree))
+        self.modules = _modules(expression.tree)
         real = {"complex64": "float32", "complex128": "float64"}
         self.dtype = real.get(dtype, dtype)
         if "float" not in self.dtype:
@@ -199,6 +200,11 @@ def _is_infinity(node: Any) -> bool:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id == "float" and "inf" in ast.unparse(node)
     return False
+
+
+@lru_cache(maxsize=32)
+def _modules(tree: Any) -> dict[str, str]:
+    return dict(_imports(tree))
 
 
 def _imports(tree: Any) -> Iterator[tuple[str, str]]:

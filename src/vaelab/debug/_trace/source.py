@@ -8,7 +8,7 @@ JAX keeps the code object and the instruction of each Python frame, and since Py
 import ast
 import linecache
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -28,6 +28,7 @@ class Expression:
         tree: the syntax tree of the whole file.
         node: the expression's own part of it.
         function: the function's; None at the level of the module.
+        codes: the code objects of the user's that were running in this file.
     """
 
     file: str
@@ -35,6 +36,7 @@ class Expression:
     tree: Any
     node: Any
     function: Any
+    codes: tuple[types.CodeType, ...] = ()
 
     def text(self, node: Any = None) -> str:
         """The source of a node on one line; of the expression itself without one."""
@@ -90,11 +92,21 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 def expression_of(frame: Frame, eqn: Any) -> Expression | None:
     """The innermost expression of the user's that led to an equation, if known."""
-    for e in around(frame, eqn):
-        for code, instruction in raw_frames(e):
-            if is_user_file(code.co_filename):
-                return _expression(code, instruction)
-    return None
+    running = [
+        pair
+        for e in around(frame, eqn)
+        for pair in raw_frames(e)
+        if is_user_file(pair[0].co_filename)
+    ]
+    if not running:
+        return None
+    code, instruction = running[0]
+    found = _expression(code, instruction)
+    if found is None:
+        return None
+    file = code.co_filename
+    codes = dict.fromkeys(c for c, _ in running if c.co_filename == file)
+    return replace(found, codes=tuple(codes))
 
 
 def _expression(code: types.CodeType, instruction: int) -> Expression | None:
@@ -102,14 +114,25 @@ def _expression(code: types.CodeType, instruction: int) -> Expression | None:
     positions = list(code.co_positions())
     if tree is None or not 0 <= instruction // 2 < len(positions):
         return None
-    span = positions[instruction // 2]
-    if None in span:
+    node = _by_span(tree).get(positions[instruction // 2])
+    if node is None:
         return None
+    return Expression(code.co_filename, code, tree, node, _function(tree, code))
+
+
+@lru_cache(maxsize=32)
+def _by_span(tree: Any) -> dict[Any, Any]:
+    """The outermost expression of each place in the source."""
+    found: dict[Any, Any] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.expr) and _span(node) == span:
-            function = _function(tree, code)
-            return Expression(code.co_filename, code, tree, node, function)
-    return None
+        if isinstance(node, ast.expr):
+            found.setdefault(_span(node), node)
+    return found
+
+
+@lru_cache(maxsize=32)
+def _definitions(tree: Any) -> list[Any]:
+    return [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
 
 
 def _span(node: Any) -> tuple[int, int, int, int]:
@@ -118,7 +141,7 @@ def _span(node: Any) -> tuple[int, int, int, int]:
 
 def _function(tree: Any, code: types.CodeType) -> Any:
     """The definition that a code object was compiled from."""
-    for node in ast.walk(tree):
+    for node in _definitions(tree):
         if isinstance(node, ast.Lambda) and code.co_name == "<lambda>":
             spans = {span for span in code.co_positions() if None not in span}
             if _span(node.body) in spans:

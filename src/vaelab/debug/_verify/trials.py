@@ -63,8 +63,9 @@ def outcome(found: Any, links: Sequence[Any]) -> Outcome:
     candidates = [*repairs, *itertools.chain(*others)]
     if not repairs:
         return Outcome()
+    codes = [c for e, _ in roots if e.file == first.file for c in e.codes]
     try:
-        variants = Variants(first.file, candidates)
+        variants = Variants(first.file, candidates, codes)
         with variants.installed():
             chosen, tried = _chosen(found, variants, repairs, others)
     except (Untestable, SyntaxError):

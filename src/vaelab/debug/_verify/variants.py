@@ -52,12 +52,18 @@ class Variants:
     Args:
         file: the file that all of them are in.
         repairs: the repairs.
+        running: code objects of that file which run during the call.
 
     Raises:
         Untestable: no function of the source is the one that runs.
     """
 
-    def __init__(self, file: str, repairs: Sequence[Repair]) -> None:
+    def __init__(
+        self,
+        file: str,
+        repairs: Sequence[Repair],
+        running: Sequence[types.CodeType],
+    ) -> None:
         self.file = file
         tree = parsed(file)
         if tree is None:
@@ -73,6 +79,12 @@ class Variants:
             self._compile(tree, top, places)
         if not self.codes:
             raise Untestable("the expression is in no function")
+        known = {id(c): c for code in running for c in (code, *_inside(code))}
+        self.exchanges = {
+            key: (code, new)
+            for key, code in known.items()
+            if (new := self._new(code)) is not code
+        }
 
     def _compile(self, tree: Any, top: Any, places: dict[Any, Any]) -> None:
         """Compiles one statement of the module anew, and keeps the codes in it."""
@@ -113,12 +125,10 @@ class Variants:
         with _lock:
             exchanged: list[tuple[Any, types.CodeType]] = []
             try:
-                for function in _functions(self.file):
-                    old = function.__code__
-                    new = self._new(old)
-                    if new is not old:
-                        exchanged.append((function, old))
-                        function.__code__ = new
+                for function in _functions([old for old, _ in self.exchanges.values()]):
+                    old, new = self.exchanges[id(function.__code__)]
+                    exchanged.append((function, old))
+                    function.__code__ = new
                 if not exchanged:
                     raise Untestable("no function that runs comes from this source")
                 yield
@@ -164,11 +174,13 @@ def _inside(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _inside(const)
 
 
-def _functions(file: str) -> list[Any]:
+def _functions(codes: list[types.CodeType]) -> list[Any]:
+    """The living functions that have one of these codes."""
+    known = set(map(id, codes))
     return [
         thing
-        for thing in gc.get_objects()
-        if type(thing) is types.FunctionType and thing.__code__.co_filename == file
+        for thing in gc.get_referrers(*codes)
+        if type(thing) is types.FunctionType and id(thing.__code__) in known
     ]
 
 
