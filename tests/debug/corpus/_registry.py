@@ -55,8 +55,9 @@ class Program:
     `devices` is the number of devices the program needs.
 
     The fresh programs state more. `cause` holds words that a right cause contains, and
-    `never` words that neither cause nor advice may contain. An expectation `"a|b"` is
-    met by a and by b.
+    `never` words that neither cause nor advice may contain. `zero` is the line that
+    made the zero by which `line` divides, marked `# <- zero`, and `zero_name` its name
+    there. An expectation `"a|b"` is met by a and by b.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Program:
     devices: int
     cause: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    zero: int | None = None
+    zero_name: str = ""
 
     @property
     def quiet(self) -> bool:
@@ -110,6 +113,7 @@ def program(
     def register(build: Callable[[], Call]) -> Callable[[], Call]:
         name = build.__name__
         here = _marked(build, "# <- here")
+        zero = _marked(build, "# <- zero")
         programs = FRESH if ".fresh." in build.__module__ else PROGRAMS
         if name in PROGRAMS or name in FRESH:
             raise ValueError(f"two programs are called {name!r}; rename one")
@@ -135,6 +139,8 @@ def program(
             devices=devices,
             cause=cause,
             never=never,
+            zero=zero[0] if zero else None,
+            zero_name=_assigned(build, zero),
         )
         return build
 
@@ -150,3 +156,9 @@ def _marked(build: Callable[[], Call], mark: str) -> tuple[int, ...]:
     return tuple(
         i for i, line in enumerate(lines, first) if line.rstrip().endswith(mark)
     )
+
+
+def _assigned(build: Callable[[], Call], lines: tuple[int, ...]) -> str:
+    """The name that is assigned on the first of `lines`, if there is one."""
+    text, first = inspect.getsourcelines(build)
+    return text[lines[0] - first].partition("=")[0].strip() if lines else ""

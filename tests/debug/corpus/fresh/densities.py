@@ -252,7 +252,9 @@ def log_odds_of_a_saturated_probability():
     return call(jax.jit(calibrated), jnp.array([1.0, 20.0]), 2.0).repaired(repaired)
 
 
-@program(kind="inf", direction="forward", primitive="log", cause=("zero|one",))
+@program(
+    kind="inf", direction="forward|backward", primitive="log|div", cause=("zero|one",)
+)
 def censored_exponential():
     """Survival 1 - F of a late event."""
 

@@ -126,7 +126,9 @@ def two_bodies_that_meet():
     return call(jax.jit(simulate), *args).repaired(repaired)
 
 
-@program(kind="inf", direction="forward", cause=(GROWTH,), never=("zero", "where"))
+@program(
+    kind="inf", direction="forward", cause=(GROWTH,), never=("zero", "double-where")
+)
 def explicit_heat_equation_with_a_long_step():
     """A time step beyond the stable one."""
 
@@ -190,7 +192,7 @@ def recurrent_network_without_saturation():
     kind="inf",
     direction="backward",
     cause=(GROWTH,),
-    never=("where", "divisor"),
+    never=("double-where", "divisor"),
 )
 def backpropagation_through_sixty_steps():
     """The states stay zero; the gradient grows tenfold with each step back."""
@@ -247,7 +249,7 @@ def newton_reciprocal_from_a_bad_start():
     direction="forward",
     primitive="div",
     iteration=(2, 1),
-    cause=("zero",),
+    cause=("zero", "people|population"),
 )
 def epidemic_in_a_deserted_region():
     """Infections per head where nobody lives, region by region, day by day."""

@@ -13,7 +13,7 @@ def mean_pooling_of_an_empty_graph():
 
     def pool(nodes, graph, num_graphs):
         total = jax.ops.segment_sum(nodes, graph, num_graphs)
-        count = jax.ops.segment_sum(jnp.ones(len(nodes)), graph, num_graphs)
+        count = jax.ops.segment_sum(jnp.ones(len(nodes)), graph, num_graphs)  # <- zero
         return total / count[:, None]  # <- here
 
     def repaired(nodes, graph, num_graphs):
@@ -96,7 +96,6 @@ def gradient_of_the_spread_of_equal_values():
 @program(
     kind="nan",
     direction="forward",
-    primitive="div",
     cause=("zero", "ddof|one|correction|degrees|sample"),
 )
 def unbiased_variance_of_one_sample():
@@ -196,7 +195,7 @@ def robust_scaling_of_a_mostly_constant_feature():
 
     def robust(x):
         centre = jnp.median(x)
-        deviation = jnp.median(jnp.abs(x - centre))
+        deviation = jnp.median(jnp.abs(x - centre))  # <- zero
         return (x - centre) / deviation  # <- here
 
     def repaired(x):

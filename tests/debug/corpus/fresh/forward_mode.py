@@ -203,7 +203,7 @@ def tangent_of_an_infinite_value():
     direction="backward",
     primitive="mul",
     cause=("overflow",),
-    never=("divisor", "where"),
+    never=("divisor", "double-where"),
 )
 def second_derivative_overflows():
     """exp(1000 x): the value fits, and the slope, but not the curvature."""

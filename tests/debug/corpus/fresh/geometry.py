@@ -11,7 +11,7 @@ def inverse_distance_interpolation():
     """The query is one of the data points; the gradient reaches every value."""
 
     def interpolate(values, points, query):
-        distance = jnp.abs(points - query)
+        distance = jnp.abs(points - query)  # <- zero
         weights = 1.0 / distance  # <- here
         return jnp.sum(weights * values) / jnp.sum(weights)  # <- then
 
@@ -31,7 +31,7 @@ def lennard_jones_with_a_masked_diagonal():
 
     def energy(positions):
         gap = positions[:, None] - positions[None, :]
-        squared = jnp.sum(gap**2, axis=-1)
+        squared = jnp.sum(gap**2, axis=-1)  # <- zero
         inverse = (1.0 / squared) ** 3  # <- here
         pair = 4 * (inverse**2 - inverse)
         return 0.5 * jnp.sum(jnp.where(jnp.eye(len(positions)) == 1, 0.0, pair))
@@ -52,7 +52,7 @@ def coulomb_with_an_added_mask():
     """A diagonal of infinities, times zero."""
 
     def energy(charges, positions):
-        gap = jnp.abs(positions[:, None] - positions[None, :])
+        gap = jnp.abs(positions[:, None] - positions[None, :])  # <- zero
         pair = charges[:, None] * charges[None, :] / gap  # <- here
         return 0.5 * jnp.sum((1 - jnp.eye(charges.size)) * pair)  # <- then
 
@@ -90,7 +90,7 @@ def axis_of_an_identity_quaternion():
 
     def rotation_vector(q):
         w, v = q[0], q[1:]
-        length = jnp.linalg.norm(v)
+        length = jnp.linalg.norm(v)  # <- zero
         angle = 2 * jnp.arctan2(length, w)
         return angle * v / length  # <- here
 
@@ -105,9 +105,7 @@ def axis_of_an_identity_quaternion():
     )
 
 
-@program(
-    kind="nan", direction="forward|backward", primitive="div", cause=("where", "zero")
-)
+@program(kind="nan|inf", direction="forward|backward", cause=("where", "zero"))
 def rodrigues_with_a_where():
     """sin θ / θ is masked at θ = 0, its gradient is not."""
 
@@ -176,7 +174,7 @@ def cosine_similarity_with_padding():
     """A batch of embeddings, one of them padding."""
 
     def loss(a, b):
-        norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+        norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)  # <- zero
         similarity = jnp.sum(a * b, axis=-1) / norms  # <- here
         return jnp.mean(1 - similarity)
 
@@ -305,7 +303,7 @@ def area_of_an_impossible_triangle():
     return call(area, jnp.array([1.0, 2.0, 4.0])).repaired(repaired)
 
 
-@program(kind="inf|nan", direction="forward", primitive="div", cause=("zero",))
+@program(kind="inf|nan", direction="forward", primitive="div", cause=("zero", "depth"))
 def projection_of_a_point_in_the_camera_plane():
     """A depth of zero."""
 

@@ -53,7 +53,7 @@ def decay_that_rounds_to_one():
     """0.999 is one in bfloat16, so 1 - decay is zero."""
 
     def horizon(decay):
-        rest = 1 - decay
+        rest = 1 - decay  # <- zero
         return 1 / rest  # <- here
 
     decay = jnp.array([0.9, 0.999], jnp.bfloat16)
@@ -196,9 +196,7 @@ def reciprocal_of_a_small_scale_in_float16():
     )
 
 
-@program(
-    kind="nan", direction="forward", primitive="sqrt", cause=("negative",), never=()
-)
+@program(kind="nan", direction="forward", primitive="sqrt", cause=("negative",))
 def variance_by_cancellation_in_bfloat16():
     """E[x²] - E[x]² of nearly equal numbers is negative after rounding."""
 
@@ -214,13 +212,15 @@ def variance_by_cancellation_in_bfloat16():
     return call(spread, x).repaired(repaired)
 
 
-@program(kind="inf", direction="backward", cause=("overflow", HALF), never=("where",))
+@program(
+    kind="inf", direction="backward", cause=("overflow", HALF), never=("double-where",)
+)
 def gradient_overflows_in_float16():
     """The loss fits into float16, its gradient with respect to a weight does not."""
 
     def loss(w, x):
-        hidden = x * w
-        return jnp.mean(hidden) ** 2  # <- here
+        hidden = x * w  # <- here
+        return jnp.mean(hidden) ** 2
 
     def repaired(w, x):
         hidden = x.astype(jnp.float32) * w

@@ -49,7 +49,7 @@ def multivariate_normal_with_a_singular_covariance():
     )
 
 
-@program(kind="nan", direction="forward", cause=("zero",))
+@program(kind="nan|inf", direction="forward", cause=("pole|zero",), never=("overflow",))
 def gamma_prior_of_a_zero():
     """jax.scipy's gamma density with a shape of zero."""
 

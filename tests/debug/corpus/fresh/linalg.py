@@ -50,7 +50,7 @@ def inverse_of_collinear_features():
     kind="inf|nan",
     direction="forward",
     cause=("singular",),
-    never=("overflow", "where"),
+    never=("overflow", "double-where"),
 )
 def gauss_newton_without_damping():
     """Two parameters with the same effect: JᵀJ has rank one."""
@@ -144,7 +144,7 @@ def kernel_matrix_with_a_duplicate():
     kind="inf",
     direction="backward",
     cause=("eigenvalue",),
-    never=("where",),
+    never=("double-where",),
 )
 def whitening_of_white_data():
     """The covariance is the identity: all of its eigenvalues are equal."""
@@ -166,7 +166,7 @@ def whitening_of_white_data():
     kind="inf",
     direction="backward",
     cause=("singular value",),
-    never=("where",),
+    never=("double-where",),
 )
 def orthogonal_factor_of_identity():
     """U Vᵀ of a matrix whose singular values are all two."""
@@ -226,9 +226,7 @@ def determinant_underflows():
     return call(entropy, 1e-4 * jnp.eye(12)).repaired(repaired)
 
 
-@program(
-    kind="nan", direction="forward", primitive="sqrt", cause=("negative",), never=()
-)
+@program(kind="nan", direction="forward", primitive="sqrt", cause=("negative",))
 def mahalanobis_distance_of_an_indefinite_matrix():
     """The solve is fine; the quadratic form is negative."""
 

@@ -24,14 +24,12 @@ def entropy_by_where():
     )
 
 
-@program(
-    kind="nan", direction="forward|backward", primitive="div", cause=("where", "zero")
-)
+@program(kind="nan|inf", direction="forward|backward", cause=("where", "zero"))
 def unit_vectors_by_where():
     """x / |x| where |x| is positive, else zero."""
 
     def loss(x):
-        squared = jnp.sum(x**2, axis=-1, keepdims=True)
+        squared = jnp.sum(x**2, axis=-1, keepdims=True)  # <- zero
         unit = x / squared  # <- here
         return jnp.sum(jnp.where(squared > 0, unit, 0.0) * jnp.arange(3.0))
 
@@ -44,9 +42,7 @@ def unit_vectors_by_where():
     return call(jax.jit(jax.grad(loss)), x).repaired(jax.grad(repaired))
 
 
-@program(
-    kind="nan", direction="forward|backward", primitive="div", cause=("where", "zero")
-)
+@program(kind="nan|inf", direction="forward|backward", cause=("where", "zero"))
 def sinc_by_where():
     """sin x / x, and one at zero."""
 
@@ -192,9 +188,7 @@ def two_sided_formula():
     return call(jax.grad(loss), jnp.array([0.0, 90.0])).repaired(jax.grad(repaired))
 
 
-@program(
-    kind="nan", direction="forward|backward", primitive="div", cause=("where", "zero")
-)
+@program(kind="nan|inf", direction="forward|backward", cause=("where", "zero"))
 def tsallis_entropy_near_one():
     """The limit q → 1 is handled by a where, and differentiated with respect to q."""
 

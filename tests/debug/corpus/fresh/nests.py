@@ -98,7 +98,7 @@ def softmax_over_a_sharded_axis():
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=rows, out_specs=rows)
     def shares(x):
-        total = lax.psum(jnp.sum(x), "data")
+        total = lax.psum(jnp.sum(x), "data")  # <- zero
         return x / total  # <- here
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=rows, out_specs=rows)
@@ -211,7 +211,7 @@ def helper_called_from_many_places():
 
     @jax.jit
     def normalise(x):
-        total = jnp.sum(x)
+        total = jnp.sum(x)  # <- zero
         return x / total  # <- here
 
     def fn(a, b):

@@ -24,7 +24,7 @@ def global_norm_clipping_by_hand():
     """All gradients vanish, and so does their norm."""
 
     def clip(grads, max_norm):
-        norm = optax.global_norm(grads)
+        norm = optax.global_norm(grads)  # <- zero
         factor = jnp.minimum(norm, max_norm)
         return jax.tree.map(lambda g: g / norm * factor, grads)  # <- here
 
@@ -107,7 +107,7 @@ def adabelief_of_a_half_precision_model():
     kind="inf",
     direction="forward",
     cause=("gradient", "explod|large|grew|overflow"),
-    never=("where",),
+    never=("double-where",),
 )
 def exploded_gradient_in_adams_square():
     """The loss is finite, a gradient of 1e26 is not when Adam squares it."""
@@ -229,17 +229,17 @@ def sharpness_aware_step_at_a_minimum():
 
 @program(
     kind="inf",
-    direction="forward",
+    direction="backward",
     cause=("overflow|grow|diverg|explod",),
-    never=("where",),
+    never=("double-where",),
 )
 def learning_rate_above_the_stable_one():
     """Each step of the descent is a hundred times the last."""
 
     def train(w, rate):
         def step(w, _):
-            g = jax.grad(lambda w: 50 * jnp.sum(w**2))(w)
-            w = w - rate * g  # <- here
+            g = jax.grad(lambda w: 50 * jnp.sum(w**2))(w)  # <- here
+            w = w - rate * g
             return w, jnp.sum(w)
 
         return lax.scan(step, w, length=40)

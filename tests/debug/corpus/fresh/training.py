@@ -301,7 +301,7 @@ def entropy_bonus_of_masked_actions():
     )
 
 
-@program(kind="nan", direction="forward", primitive="div", cause=("zero",))
+@program(kind="nan", direction="forward", primitive="div", cause=("zero", "rate"))
 def dropout_of_everything():
     """A rate of one keeps nothing and divides by nothing."""
 
@@ -344,7 +344,7 @@ def noise_estimate_at_diffusion_time_zero():
 
     def noise(x_t, x_0, t, betas):
         alpha_bar = jnp.cumprod(1 - betas)[t]
-        sigma = jnp.sqrt(1 - alpha_bar)
+        sigma = jnp.sqrt(1 - alpha_bar)  # <- zero
         return (x_t - jnp.sqrt(alpha_bar) * x_0) / sigma  # <- here
 
     def repaired(x_t, x_0, t, betas):
