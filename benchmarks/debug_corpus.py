@@ -34,7 +34,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Some programs are for four devices. Must be set before jax is imported.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -197,7 +197,7 @@ def details(programs: list[corpus.Program], found: dict[str, list[Finding]]) -> 
     return table(["theme", "program", "expected", *found], rows)
 
 
-def explained(program: corpus.Program) -> object:
+def explained(program: corpus.Program) -> Any:
     """The report on a freshly built program, None, or the error that came instead."""
     from vaelab.debug import explain
 
@@ -209,7 +209,7 @@ def explained(program: corpus.Program) -> object:
         return error
 
 
-def fresh_score(programs: list[corpus.Program], reports: list[object]) -> str:
+def fresh_score(programs: list[corpus.Program], reports: list[Any]) -> str:
     """One row per thing that a report says, among the programs that state it."""
     fields = ["line", "direction", "kind", "primitive", "iteration", "module", "cause"]
     right, stated = Counter(), Counter()
@@ -231,7 +231,7 @@ def fresh_score(programs: list[corpus.Program], reports: list[object]) -> str:
     return table(["fresh programs", "right"], rows)
 
 
-def fresh_reports(programs: list[corpus.Program], reports: list[object]) -> str:
+def fresh_reports(programs: list[corpus.Program], reports: list[Any]) -> str:
     """What was wrong with each report, and what it said."""
     blocks = []
     for program, report in zip(programs, reports, strict=True):
