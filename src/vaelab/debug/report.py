@@ -5,7 +5,8 @@ that was born in one operation and became a NaN in another. Each `Link` knows it
 in the user's source, and an `ArraySummary` of each array that went in and came out.
 """
 
-from dataclasses import dataclass
+import textwrap
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ __all__ = [
     "NonFiniteReport",
     "Origin",
     "Rewrite",
-    "Verification",
 ]
+
+
+_WIDTH = 78
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Origin:
         module = f" in module {self.module}" if self.module else ""
         if self.file is None:
             return f"{self.primitive}{module}"
-        return f"line {self.line}{module}: {self.source}"
+        source = f": {self.source}" if self.source else ""
+        return f"line {self.line}{module}{source}"
 
 
 @dataclass(frozen=True)
@@ -161,25 +165,6 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What further replays of the same call show.
-
-    Attributes:
-        float64: whether all outputs are finite in float64; None if that cannot be run.
-        rows: the rows of the batch that make an output non-finite, each alone; None if
-            the call has no batch, or the rows do not decide.
-        clamped: whether all outputs are finite once the operand that fails is clamped;
-            None if there is nothing to clamp.
-        notes: each finding in a sentence.
-    """
-
-    float64: bool | None = None
-    rows: tuple[int, ...] | None = None
-    clamped: bool | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Rewrite:
     """Lines of the user's source, and what to write instead.
 
@@ -212,7 +197,9 @@ class NonFiniteReport:
             and matter.
         cause: why, in a sentence.
         advice: what to do about it.
-        verification: with `verify=True`, what further replays show.
+        tried: what came of it when it was tried.
+        rewrites: the advice as lines of source, where it is one.
+        notes: what else there is to know, such as a part that could not be explained.
     """
 
     kind: str
@@ -233,24 +220,32 @@ class NonFiniteReport:
     inputs: tuple[str, ...]
     cause: str
     advice: str
-    verification: Verification | None = None
+    tried: str = ""
+    rewrites: tuple[Rewrite, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = []
+        link = self.chain[0]
+        lines = _wrapped(f"{_shown_kind(link)}: {_headline(link)}, {link.place}")
+        if link.source:
+            lines.append(f"    {link.source}")
+        lines += _wrapped(f"cause:  {self.cause}")
+        lines += _wrapped(f"advice: {self.advice}")
+        if self.tried:
+            lines += _wrapped(f"        ({self.tried})")
+        told: set[str] = set()
         for i, link in enumerate(self.chain):
-            lines += _link_lines(link, "first" if i == 0 else "then")
+            lines += _link_lines(link, "first" if i == 0 else "then", told)
         if self.inputs:
-            lines.append(f"non-finite before the call: {_listed(self.inputs)}")
-        lines.append(f"reaches {_counted(self.outputs)}: {_listed(self.outputs)}")
-        lines.append(f"cause:  {self.cause}")
-        lines.append(f"advice: {self.advice}")
+            lines += _wrapped(f"non-finite before the call: {_listed(self.inputs)}")
+        lines += _wrapped(f"reaches {_counted(self.outputs)}: {_listed(self.outputs)}")
         for link in self.others:
-            lines.append(
+            lines += _wrapped(
                 f"also {link.kind}: {link.primitive} {link.circumstances}, "
                 f"{link.place}: {link.source}"
             )
-        if self.verification is not None:
-            lines += [f"checked: {note}" for note in self.verification.notes]
+        for note in self.notes:
+            lines += _wrapped(f"note:   {note}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -270,8 +265,7 @@ class NonFiniteReport:
         for link in self.others:
             words = f"{_headline(link)}, {link.place}"
             rows.append((f"also {link.kind}", escape(words) + _code(link.source)))
-        if self.verification is not None:
-            rows += [("checked", escape(note)) for note in self.verification.notes]
+        rows += [("note", escape(note)) for note in self.notes]
         left = ' style="text-align:left"'
         cells = (f"<tr><td{left}>{a}</td><td{left}>{b}</td></tr>" for a, b in rows)
         return f"<table>{''.join(cells)}</table>"
@@ -301,17 +295,38 @@ class NonFiniteError(FloatingPointError):
         self.result: Any = None
 
 
-def _link_lines(link: Link, word: str) -> list[str]:
-    lines = [f"{word} {_shown_kind(link)}: {_headline(link)}"]
+def _wrapped(text: str) -> list[str]:
+    """A paragraph of the report; lines of code in it stay whole."""
+    lines: list[str] = []
+    for k, part in enumerate(text.split("\n")):
+        if k:
+            lines.append(f"        {part.strip()}")
+        else:
+            lines += textwrap.wrap(
+                part,
+                _WIDTH,
+                subsequent_indent=" " * 8,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return lines
+
+
+def _link_lines(link: Link, word: str, told: set[str]) -> list[str]:
+    lines = _wrapped(f"{word} {_shown_kind(link)}: {_headline(link)}")
     if link.file is not None:
         lines.append(f"  {link.file}:{link.line} in {link.function}")
-        lines.append(f"    {link.source}")
+        if link.source:
+            lines.append(f"    {link.source}")
+            told.add(f"{link.line}{link.source}")
     if link.example:
         index = list(link.result.index or ())
         lines.append(f"  {link.example}, first at index {index}")
-    lines += [f"  operand {k}: {_traced(a)}" for k, a in enumerate(link.operands)]
-    lines.append(f"  result:    {link.result}")
-    lines += [f"  enters the line: {_traced(a)}" for a in link.line_inputs]
+    for k, array in enumerate(link.operands):
+        lines += _wrapped(f"  operand {k}: {_traced(array, told)}")
+    lines += _wrapped(f"  result:    {link.result}")
+    for array in link.line_inputs:
+        lines += _wrapped(f"  enters the line: {_traced(array, told)}")
     return lines
 
 
@@ -323,13 +338,22 @@ def _shown_kind(link: Link) -> str:
     return {"nan": "NaN", "inf": "Inf"}.get(link.kind, link.kind)
 
 
-def _traced(array: ArraySummary) -> str:
-    return f"{array}, from {array.origin}" if array.origin else str(array)
+def _traced(array: ArraySummary, told: set[str]) -> str:
+    """An array and where it is from; no statement is printed twice."""
+    origin = array.origin
+    if origin is None:
+        return str(array)
+    if origin.source is not None:
+        key = f"{origin.line}{origin.source}"
+        if key in told:
+            origin = replace(origin, source=None)
+        told.add(key)
+    return f"{array}, from {origin}"
 
 
 def _cell(array: ArraySummary) -> str:
     value = "" if array.value is None else f", {_number(array.value)} there"
-    return escape(_traced(array) + value)
+    return escape(_traced(array, set()) + value)
 
 
 def _code(source: str | None) -> str:

@@ -93,7 +93,9 @@ def _positive(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, st
     safe = s.with_argument(f"{s.jnp}.where({first} > 0, {later}, 1)")
     floors = [
         s.with_argument(f"{s.jnp}.maximum({s.plain(argument)}, {low})")
-        for low in ((s.eps + " ** 2", s.eps) if "sqrt" in called.name else (s.tiny, s.eps))
+        for low in (
+            (s.eps + " ** 2", s.eps) if "sqrt" in called.name else (s.tiny, s.eps)
+        )
     ]
     if s.is_masked:
         yield _SAFE, safe
@@ -377,7 +379,9 @@ _FUNCTIONS: dict[str, Rule] = {
     **dict.fromkeys(("exp", "exp2", "expm1", "cosh", "sinh"), _exponential),
     **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "logaddexp"), _softmax),
     **dict.fromkeys(("xlogy", "xlog1py", "rel_entr", "kl_div", "betaln"), _xlogy),
-    **dict.fromkeys(("cholesky", "cho_factor", "inv", "solve", "slogdet", "det"), _matrix),
+    **dict.fromkeys(
+        ("cholesky", "cho_factor", "inv", "solve", "slogdet", "det"), _matrix
+    ),
     **dict.fromkeys(("cg", "gmres", "bicgstab"), _matrix),
     **dict.fromkeys(("eigh", "svd", "eigvalsh"), _spectrum),
     **dict.fromkeys(("sum", "mean", "prod", "cumsum"), _sum),

@@ -7,7 +7,7 @@ The first one with which everything is finite is the advice.
 
 import ast
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,9 @@ class Outcome:
     failed: tuple[str, ...] = ()
 
 
-def outcome(found: Any, links: Sequence[Any]) -> Outcome:
-    """Tries the repairs of the first events.
-
-    Args:
-        found: what the replay has found.
-        links: the link of each of its stories.
-    """
-    roots = list(_roots(found, links))
+def outcome(found: Any) -> Outcome:
+    """Tries the repairs of the first events; `found` is what the replay has found."""
+    roots = list(_roots(found))
     if not roots:
         return Outcome()
     first, repairs = roots[0]
@@ -81,16 +76,15 @@ def outcome(found: Any, links: Sequence[Any]) -> Outcome:
     )
 
 
-def _roots(
-    found: Any, links: Sequence[Any]
-) -> Iterator[tuple[Expression, list[Repair]]]:
-    for story, link in zip(found.stories[:_MOST_ROOTS], links, strict=False):
+def _roots(found: Any) -> Iterator[tuple[Expression, list[Repair]]]:
+    for story in found.stories[:_MOST_ROOTS]:
         event: Event = story.root
         if event.eqn is None:
             continue
         expression = expression_of(event.frame, event.eqn)
         if expression is not None:
-            yield expression, repairs_of(expression, Facts(found, link, event))
+            facts = Facts(found, found.link(event), event)
+            yield expression, repairs_of(expression, facts)
 
 
 def _chosen(
@@ -121,9 +115,7 @@ def _is_finite(found: Any) -> bool:
         jaxpr, consts = open_jaxpr(closed)
         if list(call.out_paths) != before[0]:
             return False
-        wanted = [
-            not bad or k in found.suspects for k, bad in enumerate(found.bad)
-        ]
+        wanted = [not bad or k in found.suspects for k, bad in enumerate(found.bad)]
         values, _ = Replay().run(
             Frame(jaxpr), consts, call.leaves, [CLEAN] * len(call.leaves), wanted
         )
@@ -188,4 +180,3 @@ def _fitting(code: str, text: str, start: int, end: int) -> str:
     if isinstance(tree, atoms) or alone or code.startswith("("):
         return code
     return f"({code})"
-

@@ -2,8 +2,8 @@
 
 Each expression to be changed becomes `old if nothing is tried, else the new one`: the
 function is compiled from its source with a switch in these places, and the code of the
-living function objects is exchanged for a moment. The switch is on only where a trial is
-under way, so other threads go on computing what they did before.
+living function objects is exchanged for a moment. The switch is on only where a trial
+is under way, so other threads go on computing what they did before.
 """
 
 import __future__
@@ -24,7 +24,9 @@ from vaelab.debug._trace.source import parents, parsed
 
 __all__ = ["Untestable", "Variants"]
 
-_tried: ContextVar[frozenset[int]] = ContextVar("vaelab_debug_tried", default=frozenset())
+_tried: ContextVar[frozenset[int]] = ContextVar(
+    "vaelab_debug_tried", default=frozenset()
+)
 _lock = threading.RLock()
 _MARK = "\0vaelab.debug"
 
@@ -162,8 +164,13 @@ def _key(code: types.CodeType) -> tuple[Any, ...]:
     """Tells the functions of a file apart, with switches in them or without."""
     span: Any = None
     if code.co_name == "<lambda>":  # there may be several on a line
-        known = [p for p in code.co_positions() if None not in p and p[3] != p[2]]
-        span = (min(p[2] for p in known), max(p[3] for p in known)) if known else None
+        known = [
+            (first, last)
+            for _, _, first, last in code.co_positions()
+            if first is not None and last is not None and first != last
+        ]
+        starts, ends = zip(*known, strict=True) if known else ((0,), (0,))
+        span = min(starts), max(ends)
     return code.co_name, code.co_firstlineno, code.co_argcount, span
 
 
