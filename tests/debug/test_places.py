@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 from vaelab.debug import NonFiniteError, explain, nan_guard
 from vaelab.debug._places import is_user_file, place_in_words
-from vaelab.debug._replay import locate
+from vaelab.debug._trace import locate
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from vaelab.debug import explain
 from vaelab.debug._show.text import WIDTH
-from vaelab.debug.report import ArraySummary, Bin, Origin, Verification
+from vaelab.debug.report import ArraySummary, Bin, Origin, Rewrite
 
 
 def softmax(x):
@@ -28,7 +28,8 @@ TRIED = "all outputs are finite"
 
 @pytest.fixture(scope="module")
 def report():
-    found = explain(jax.jit(softmax), jnp.array([1.0, -1e-3, 0.0, 1000.0]))
+    x = jnp.array([1.0, -1e-3, 0.0, 1000.0])
+    found = explain(jax.jit(softmax), x, verify=False)
     assert found is not None
     return found
 
@@ -62,10 +63,7 @@ def test_the_chain_follows(report):
 def test_lines_are_78_columns_wide_and_hang(report):
     long = "Some words that say why it is so, at length. " * 5
     link = replaced(report.chain[0], source="y = " + " + ".join(["variable"] * 20))
-    verification = Verification(notes=(long,))
-    changed = replaced(
-        report, cause=long, advice=long, chain=(link,), verification=verification
-    )
+    changed = replaced(report, cause=long, advice=long, chain=(link,), notes=(long,))
     text = str(changed)
     # A path is never broken: terminals and editors open it.
     lines = [line for line in text.splitlines() if __file__ not in line]
@@ -257,7 +255,18 @@ def test_an_origin_in_words():
     assert str(line) == "line 3 in module encoder: y = jnp.exp(x)"
 
 
-def test_verification_is_printed():
-    report = explain(jnp.log, jnp.array([1.0, 0.0]), verify=True)
-    assert "checked: in float64 it fails as well" in str(report)
-    assert "checked" in report._repr_html_()
+def test_lines_to_write_are_code_and_what_came_of_them_follows(report):
+    new = Rewrite(report.file, report.line, report.line, "old", "    y = safe(x)\n")
+    later = dataclasses.replace(new, first_line=99, new="    z = y\n")
+    changed = replaced(
+        report,
+        advice="Write it so:\n  line 21: y = safe(x)",
+        rewrites=(new,),
+        tried="tried: all outputs are finite",
+    )
+    text = str(changed)
+    assert "advice: Write it so:\n        y = safe(x)\ntried:  all outputs" in text
+    assert "<pre><code>y = safe(x)</code></pre><button" in changed._repr_html_()
+    text = str(replaced(changed, rewrites=(new, later), notes=("a part is missing",)))
+    assert "\n        line 99:\n        z = y\n" in text
+    assert text.endswith("note: a part is missing")

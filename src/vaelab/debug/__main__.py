@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
-        default=None,
-        help="replay the failing call further: in float64, row by row, repaired",
+        default=True,
+        help="try the advice before it is given, or give it untried",
     )
     parser.add_argument(
         "--spikes",

@@ -14,7 +14,6 @@ It checks as much as `jax.debug_nans`, at the same price: every result of a comp
 call is copied to the host. `vaelab.debug.guarded` does not have this price.
 """
 
-import functools
 import threading
 import types
 from typing import Any
@@ -40,8 +39,7 @@ class nan_guard:
     Args:
         infs: raise at infinities as well. Many programs have them on purpose, as a mask
             or as the first value of a minimum.
-        verify: whether the explanation replays the failing call further, as `explain`
-            does with it; None leaves that to `explain`.
+        verify: whether the advice is tried before it is given, as `explain` does it.
 
     Raises:
         NonFiniteError: a `FloatingPointError` whose `.report` explains the failing
@@ -62,11 +60,11 @@ class nan_guard:
     log nan
     """
 
-    def __init__(self, *, infs: bool = False, verify: bool | None = None) -> None:
+    def __init__(self, *, infs: bool = False, verify: bool = True) -> None:
         if not isinstance(infs, bool):
             raise TypeError(f"infs is {infs!r}: give True or False")
         self._infs = infs
-        self._options = {} if verify is None else {"verify": verify}
+        self._verify = verify
         self._entered: list[list[Any]] = []
 
     def __enter__(self) -> None:
@@ -87,7 +85,7 @@ class nan_guard:
             state.__exit__(kind, error, traceback)
         if error is None or traceback is None:
             return
-        found = _explained(error, traceback, self._options)
+        found = _explained(error, traceback, self._verify)
         if filtering != "off":
             error.__traceback__ = user_traceback(traceback)
         if found is not None:
@@ -127,7 +125,7 @@ _unfiltered = _Unfiltered()
 
 
 def _explained(
-    error: BaseException, traceback: types.TracebackType, options: dict[str, Any]
+    error: BaseException, traceback: types.TracebackType, verify: bool
 ) -> NonFiniteError | None:
     """Explains an error of JAX's checks; None for any other error."""
     if isinstance(error, NonFiniteError) or not _is_of_a_check(error, traceback):
@@ -139,8 +137,8 @@ def _explained(
                 problems.append(f"{suspect.name}: {_DONATED}")
                 continue
             try:
-                call = functools.partial(explain, suspect.function, **options)
-                report = call(*suspect.args, **suspect.kwargs)
+                fn, args, kwargs = suspect.function, suspect.args, suspect.kwargs
+                report = explain(fn, *args, verify=verify, **kwargs)
             except Exception as problem:  # the call inside of it may do better
                 problems.append(f"{suspect.name}: explain() failed, {problem!r}")
                 continue

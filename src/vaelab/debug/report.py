@@ -23,7 +23,7 @@ __all__ = [
     "NonFiniteError",
     "NonFiniteReport",
     "Origin",
-    "Verification",
+    "Rewrite",
 ]
 
 
@@ -55,7 +55,8 @@ class Origin:
         module = f" in module {self.module}" if self.module else ""
         if self.file is None:
             return f"{self.primitive}{module}"
-        return f"line {self.line}{module}: {self.source}"
+        source = f": {self.source}" if self.source else ""
+        return f"line {self.line}{module}{source}"
 
 
 class Bin(NamedTuple):
@@ -174,22 +175,22 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What further replays of the same call show.
+class Rewrite:
+    """Lines of the user's source, and what to write instead.
 
     Attributes:
-        float64: whether all outputs are finite in float64; None if that cannot be run.
-        rows: the rows of the batch that make an output non-finite, each alone; None if
-            the call has no batch, or the rows do not decide.
-        clamped: whether all outputs are finite once the operand that fails is clamped;
-            None if there is nothing to clamp.
-        notes: each finding in a sentence.
+        file: the file.
+        first_line: the number of the first of the lines.
+        last_line: the number of the last one.
+        old: the lines as they are.
+        new: the lines to write instead.
     """
 
-    float64: bool | None = None
-    rows: tuple[int, ...] | None = None
-    clamped: bool | None = None
-    notes: tuple[str, ...] = ()
+    file: str
+    first_line: int
+    last_line: int
+    old: str
+    new: str
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,9 @@ class NonFiniteReport:
             and matter.
         cause: why, in a sentence.
         advice: what to do about it.
-        tried: what came of the advice when it was tried; None if it was not.
-        verification: with `verify=True`, what further replays show.
+        tried: what came of it when it was tried; empty if it was not.
+        rewrites: the advice as lines of source, where it is one.
+        notes: what else there is to know, such as a part that could not be explained.
     """
 
     kind: str
@@ -229,8 +231,9 @@ class NonFiniteReport:
     inputs: tuple[str, ...]
     cause: str
     advice: str
-    verification: Verification | None = None
-    tried: str | None = None
+    tried: str = ""
+    rewrites: tuple[Rewrite, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

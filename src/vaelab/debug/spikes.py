@@ -24,13 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaelab.debug._leaps import Leap
-from vaelab.debug._replay.call import PureCall
 from vaelab.debug._replay.interpreter import Replay
-from vaelab.debug._replay.jaxprs import fresh_traces, open_jaxpr, silenced
-from vaelab.debug._replay.locate import Frame, place_to_report
-from vaelab.debug._replay.modules import module_scopes
-from vaelab.debug._replay.patches import patched
 from vaelab.debug._show.text import spike_as_text
+from vaelab.debug._trace.call import PureCall
+from vaelab.debug._trace.jaxprs import fresh_traces, open_jaxpr, silenced
+from vaelab.debug._trace.locate import Frame, place_to_report
+from vaelab.debug._trace.modules import module_scopes
+from vaelab.debug._trace.patches import patched
 from vaelab.debug.report import Origin
 
 __all__ = ["Growth", "LossSpikeError", "SpikeReport"]

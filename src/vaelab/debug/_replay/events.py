@@ -19,7 +19,7 @@ from vaelab.debug._replay.arrays import (
     summary,
     value_at,
 )
-from vaelab.debug._replay.locate import Frame
+from vaelab.debug._trace.locate import Frame
 from vaelab.debug.report import ArraySummary
 
 __all__ = ["CLEAN", "Event", "Events", "Source", "Taint"]

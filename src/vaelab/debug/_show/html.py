@@ -27,10 +27,10 @@ def report_as_html(report: "NonFiniteReport") -> str:
         f'<p class="head">{head}, {escape(words.circumstances(report))}</p>',
         _statement(report, statements),
         _row("cause", f"<p>{escape(report.cause)}</p>"),
-        _row("advice", "".join(_advice(*part) for part in words.parts(report.advice))),
+        _row("advice", "".join(_advice(*part) for part in words.parts(report))),
     ]
     if report.tried:
-        rows.append(_row("tried", f"<p>{escape(report.tried)}</p>"))
+        rows.append(_row("tried", f"<p>{escape(words.tried(report))}</p>"))
     links = [
         _link(link, "first" if i == 0 else "then", statements)
         for i, link in enumerate(report.chain)
@@ -102,10 +102,7 @@ def _rest(report: "NonFiniteReport", statements: words.Statements) -> list[str]:
     for link in report.others:
         found.append(f"<p>also {escape(words.headline(link))}</p>")
         found.append(_statement(link, statements))
-    if report.verification is not None:
-        notes = report.verification.notes
-        found += [f"<p>checked: {escape(note)}</p>" for note in notes]
-    return found
+    return found + [f"<p>note: {escape(note)}</p>" for note in report.notes]
 
 
 def _both(light: str, dark: str, name: str = "color") -> str:

@@ -20,9 +20,9 @@ def report_as_text(report: "NonFiniteReport") -> str:
     """What and where, why, what to do; then the chain."""
     lines = wrapped(words.headline(report), hanging=4)
     lines += labelled("cause:", report.cause)
-    lines += _advice(report.advice)
+    lines += _advice(words.parts(report))
     if report.tried:
-        lines += labelled("tried:", report.tried)
+        lines += labelled("tried:", words.tried(report))
     lines.append("")
     statements = words.Statements(report.file)
     for i, link in enumerate(report.chain):
@@ -36,14 +36,13 @@ def report_as_text(report: "NonFiniteReport") -> str:
         lines += wrapped(f"also {words.headline(link)}", hanging=4)
         if statements.first(link.file, link.line) and link.source:
             lines += wrapped(link.source, indent=4, hanging=8)
-    if report.verification is not None:
-        for note in report.verification.notes:
-            lines += wrapped(f"checked: {note}", hanging=4)
+    for note in report.notes:
+        lines += wrapped(f"note: {note}", hanging=4)
     return "\n".join(lines)
 
 
-def _advice(advice: str) -> list[str]:
-    first, *rest = words.parts(advice) or [("prose", "")]
+def _advice(parts: list[tuple[str, str]]) -> list[str]:
+    first, *rest = parts or [("prose", "")]
     what, text = first
     if what == "code" and "\n" not in text:
         lines = [f"{'advice:':<{_HANGING}}{text}"]  # to be pasted: never broken

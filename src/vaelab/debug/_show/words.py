@@ -1,6 +1,7 @@
 """Phrases that the text and the page share."""
 
 import ast
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ __all__ = [
     "parts",
     "place",
     "there",
+    "tried",
 ]
 
 
@@ -112,14 +114,24 @@ class Statements:
         return f", from {words}"
 
 
-def parts(advice: str) -> list[tuple[str, str]]:
+def parts(report: "NonFiniteReport") -> list[tuple[str, str]]:
     """Takes an advice apart into `("prose", ...)` and `("code", ...)`, in its order.
 
-    Lines that are indented are code, and so is an advice that is Python as a whole.
+    Lines that are to be written instead of the user's are code, and so is what is
+    indented, or is Python as a whole.
     """
+    advice = report.advice
+    if report.rewrites:
+        found = [("prose", advice.partition("\n")[0])]
+        several = len(report.rewrites) > 1
+        for new in report.rewrites:
+            if several or new.first_line != report.line:
+                found.append(("prose", f"line {new.first_line}:"))
+            found.append(("code", textwrap.dedent(new.new).strip("\n")))
+        return found
     if _is_code(advice):
         return [("code", textwrap.dedent(advice).strip("\n"))]
-    found: list[tuple[str, str]] = []
+    found = []
     for line in advice.splitlines():
         what = "code" if line.startswith("    ") and line.strip() else "prose"
         if found and (found[-1][0] == what or not line.strip()):
@@ -143,6 +155,11 @@ def _is_code(text: str) -> bool:
         isinstance(node, ast.Expr) and isinstance(node.value, trivial)
         for node in tree.body
     )
+
+
+def tried(report: "NonFiniteReport") -> str:
+    """What came of the advice, without the word that stands beside it anyway."""
+    return re.sub("^tried[:,] ", "", report.tried)
 
 
 def counted(paths: Sequence[str]) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from vaelab.debug._replay.facts import Facts
-from vaelab.debug._replay.jaxprs import call_body
-from vaelab.debug._replay.locate import Frame, place_of
-from vaelab.debug._replay.origins import Definition, Origins
+from vaelab.debug._diagnosis.facts import Facts
+from vaelab.debug._lineage.origins import Definition, Origins
+from vaelab.debug._trace.jaxprs import call_body
+from vaelab.debug._trace.locate import Frame, place_of
 
 __all__ = ["unbounded_loss"]
 

@@ -3,16 +3,17 @@
 from dataclasses import fields, replace
 from typing import Any
 
+from vaelab.debug._attempt import attempt
+from vaelab.debug._diagnosis.causes import cause_and_advice
+from vaelab.debug._lineage.chains import Story
+from vaelab.debug._lineage.direction import direction_of
+from vaelab.debug._lineage.origins import Definition, Origins
 from vaelab.debug._replay.arrays import summary, value_at
-from vaelab.debug._replay.call import PureCall
-from vaelab.debug._replay.causes import cause_and_advice
-from vaelab.debug._replay.chains import Story
-from vaelab.debug._replay.direction import direction_of
 from vaelab.debug._replay.events import CLEAN, Event
 from vaelab.debug._replay.interpreter import Replay, Watch
-from vaelab.debug._replay.jaxprs import open_jaxpr
-from vaelab.debug._replay.locate import Frame, place_to_report
-from vaelab.debug._replay.origins import Definition, Origins
+from vaelab.debug._trace.call import PureCall
+from vaelab.debug._trace.jaxprs import open_jaxpr
+from vaelab.debug._trace.locate import Frame, place_to_report
 from vaelab.debug.report import ArraySummary, Link, NonFiniteReport
 
 __all__ = ["Findings", "write_report"]
@@ -30,6 +31,8 @@ class Findings:
         events: all events.
         stories: what they mean, the most important one first.
         outputs: the path of each returned array, with its value.
+        run: the compiled call.
+        problems: what went wrong with the explanation itself.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Findings:
         events: list[Event],
         stories: list[Story],
         outputs: list[tuple[str, ArraySummary]],
+        run: Any,
+        problems: list[str],
     ) -> None:
         self.call = call
         self.jaxpr, self.consts = open_jaxpr(closed)
@@ -51,7 +56,16 @@ class Findings:
         self.stories = stories
         self.outputs = outputs
         self.origins = Origins(call.paths)
+        self.run = run
+        self.problems = problems
         self.seen: dict[Any, Any] = {}
+        self.links: dict[Event, Link] = {}
+
+    def link(self, event: Event) -> Link:
+        """An event in words."""
+        if event not in self.links:
+            self.links[event] = _link(event, self)
+        return self.links[event]
 
     @property
     def root(self) -> Event:
@@ -74,21 +88,24 @@ class Findings:
 def write_report(found: Findings) -> NonFiniteReport:
     """The report on the most important story; the others are listed."""
     main = found.stories[0]
-    chain = tuple(_link(event, found) for event in main.chain)
-    first = replace(chain[0], line_inputs=_line_inputs(main.root, found))
+    chain = tuple(found.link(event) for event in main.chain)
+    problems = found.problems
+    entering = attempt(lambda: _line_inputs(main.root, found), (), problems)
+    first = replace(chain[0], line_inputs=entering)
     chain = (first, *chain[1:])
     others: list[Link] = []
     seen = {(first.file, first.line, first.direction)}
     for story in found.stories[1:]:
         if story.root.source is not None and not story.root.is_constant:
             continue
-        link = _link(story.root, found)
+        link = found.link(story.root)
         if (link.file, link.line, link.direction) not in seen:
             seen.add((link.file, link.line, link.direction))
             others.append(link)
     sources = [story.root.source for story in found.stories]
     inputs = [s.argument for s in sources if s is not None and s.argument is not None]
-    cause, advice = cause_and_advice(found, chain)
+    plain = f"{first.primitive} gives a non-finite result.", "Look at its operands."
+    cause, advice = attempt(lambda: cause_and_advice(found, chain), plain, problems)
     return NonFiniteReport(
         **{field.name: getattr(first, field.name) for field in fields(first)},
         chain=chain,
@@ -102,7 +119,10 @@ def write_report(found: Findings) -> NonFiniteReport:
 
 def _link(event: Event, found: Findings) -> Link:
     place = place_to_report(event.frame, event.eqn)
-    origins = found.origins.of_operands(event)
+    problems = found.problems
+    unknown = [None] * len(event.operands)
+    origins = attempt(lambda: found.origins.of_operands(event), unknown, problems)
+    direction = attempt(lambda: direction_of(event, found.events), "forward", problems)
     return Link(
         kind=event.kind,
         primitive=event.primitive,
@@ -110,7 +130,7 @@ def _link(event: Event, found: Findings) -> Link:
         line=place.line,
         function=place.function,
         source=place.source,
-        direction=direction_of(event, found.events),
+        direction=direction,
         module=place.module,
         inside=place.inside,
         iteration=event.frame.iterations,

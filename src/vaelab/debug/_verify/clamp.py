@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vaelab.debug._replay.events import Event
-from vaelab.debug._replay.jaxprs import (
+from vaelab.debug._trace.jaxprs import (
     bind,
     call_body,
     inner_jaxprs,

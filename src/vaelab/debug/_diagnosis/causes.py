@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vaelab.debug._replay.domains import RULES as DOMAIN_RULES
-from vaelab.debug._replay.facts import Facts, number, spread
-from vaelab.debug._replay.losses import unbounded_loss
+from vaelab.debug._diagnosis.domains import RULES as DOMAIN_RULES
+from vaelab.debug._diagnosis.facts import Facts, number, spread
+from vaelab.debug._diagnosis.losses import unbounded_loss
 from vaelab.debug.report import Link
 
 __all__ = ["cause_and_advice"]

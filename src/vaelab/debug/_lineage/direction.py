@@ -9,8 +9,8 @@ pass uses them.
 from typing import Any
 
 from vaelab.debug._replay.events import Event
-from vaelab.debug._replay.jaxprs import is_literal, scan_counts
-from vaelab.debug._replay.locate import Frame, is_recomputed, place_of
+from vaelab.debug._trace.jaxprs import is_literal, scan_counts
+from vaelab.debug._trace.locate import Frame, is_recomputed, place_of
 
 __all__ = ["direction_of"]
 

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from jax.core import Tracer, eval_jaxpr
 
-from vaelab.debug._replay.jaxprs import open_jaxpr
-from vaelab.debug._replay.locate import is_user_file
-from vaelab.debug._replay.patches import Patch
+from vaelab.debug._trace.jaxprs import open_jaxpr
+from vaelab.debug._trace.locate import is_user_file
+from vaelab.debug._trace.patches import Patch
 
 __all__ = ["rules_with_lines"]
 

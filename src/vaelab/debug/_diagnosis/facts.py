@@ -7,11 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vaelab.debug._lineage.origins import Definition
 from vaelab.debug._replay.arrays import value_at
 from vaelab.debug._replay.events import Event
-from vaelab.debug._replay.jaxprs import is_literal
-from vaelab.debug._replay.locate import Frame, place_of
-from vaelab.debug._replay.origins import Definition
+from vaelab.debug._trace.jaxprs import is_literal
+from vaelab.debug._trace.locate import Frame, place_of
 from vaelab.debug.report import ArraySummary, Link
 
 __all__ = ["Facts", "number", "spread"]
@@ -212,6 +212,14 @@ class Facts:
     def is_half(self) -> bool:
         """Whether the result has a type of less than 32 bits."""
         return any(t in self.dtype for t in ("float16", "float8", "float4", "float6"))
+
+    @property
+    def matrix_scale(self) -> float | None:
+        """The largest entry of the operand, by its size."""
+        for operand in self.link.operands:
+            if operand.min is not None and operand.max is not None:
+                return max(abs(operand.min), abs(operand.max)) or None
+        return None
 
     def inputs(self) -> Iterator[tuple[str, Any]]:
         """Path and array of each argument that is no state of an NNX object."""

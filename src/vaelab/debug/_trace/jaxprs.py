@@ -27,6 +27,7 @@ __all__ = [
     "is_literal",
     "name_stack",
     "open_jaxpr",
+    "raw_frames",
     "scan_counts",
     "silenced",
 ]
@@ -134,6 +135,15 @@ def frames(eqn: Any) -> list[tuple[str, int, str]]:
     return list(_frames(trace)) if trace is not None else []
 
 
+def raw_frames(eqn: Any) -> list[tuple[Any, int]]:
+    """Code object and instruction of each frame that `frames` names."""
+    trace = eqn.source_info.traceback
+    if trace is None or not hasattr(trace, "raw_frames"):
+        return []
+    codes, instructions = trace.raw_frames()  # innermost first
+    return list(zip(codes, instructions, strict=True))[: len(frames(eqn))]
+
+
 @lru_cache(maxsize=4096)
 def _frames(trace: Any) -> tuple[tuple[str, int, str], ...]:
     found = []
@@ -148,13 +158,16 @@ def _frames(trace: Any) -> tuple[tuple[str, int, str], ...]:
 
 
 @contextlib.contextmanager
-def fresh_traces() -> Iterator[None]:
+def fresh_traces(key: str = "explain") -> Iterator[None]:
     """Functions traced inside are traced anew, and forgotten outside.
+
+    Args:
+        key: traces with another key are others.
 
     Otherwise JAX would reuse what it traced before, which lacks the names of modules.
     The metadata is part of the key under which JAX remembers traces.
     """
-    with set_xla_metadata(vaelab="explain"):
+    with set_xla_metadata(vaelab=key):
         yield
 
 
@@ -209,7 +222,7 @@ class _Silencer:
                 continue
             values = [self.value(v) for v in values]
             effects = effects.union(*(v.effects for v in values if _is_jaxpr(v)))
-            changes[key] = type(value)(values) if many else values[0]
+            changes[key] = _like(value, values) if many else values[0]
         context = eqn.ctx
         if _is_ordinary(context):
             context = self.context
@@ -224,6 +237,11 @@ class _Silencer:
         if isinstance(value, core.ClosedJaxpr) and hasattr(value, "consts"):
             return self.closed(value)
         return self.jaxpr(value) if isinstance(value, core.Jaxpr) else value
+
+
+def _like(old: Any, values: list[Any]) -> Any:
+    """A list, a tuple or a named tuple of other values."""
+    return old._make(values) if hasattr(old, "_make") else type(old)(values)
 
 
 def _is_jaxpr(value: Any) -> bool:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vaelab.debug._replay.modules import is_nnx, name_modules
+from vaelab.debug._trace.modules import is_nnx, name_modules
 
 __all__ = ["PureCall"]
 

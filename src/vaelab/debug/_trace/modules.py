@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from vaelab.debug._replay.patches import Patch
+from vaelab.debug._trace.patches import Patch
 
 __all__ = ["NNX_TYPES", "is_nnx", "module_of", "module_scopes", "name_modules"]
 

@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 
-from vaelab.debug._replay.facts import Facts, number, spread
+from vaelab.debug._diagnosis.facts import Facts, number, spread
 
 __all__ = ["RULES"]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vaelab.debug._places import is_machinery, is_user_file, names_a_place
-from vaelab.debug._replay.jaxprs import frames, name_stack
-from vaelab.debug._replay.modules import module_of
+from vaelab.debug._trace.jaxprs import frames, name_stack
+from vaelab.debug._trace.modules import module_of
 from vaelab.debug.report import Origin
 
-__all__ = ["Frame", "Place", "place_of", "place_to_report"]
+__all__ = ["Frame", "Place", "around", "is_user_file", "place_of", "place_to_report"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Frame:
 
     def names(self, eqn: Any) -> list[tuple[bool, str]]:
         """The name stack of one of its equations, with those of the calls around."""
-        eqns = _around(self, eqn)
+        eqns = around(self, eqn)
         return [item for e in reversed(eqns) for item in name_stack(e)]
 
     def is_backward(self, eqn: Any) -> bool:
@@ -129,7 +129,7 @@ def place_to_report(frame: Frame, eqn: Any) -> Place:
 
 def _lines(frame: Frame, eqn: Any) -> Iterator[tuple[str, int, str]]:
     """File, line and function of all frames that led to an equation."""
-    for e in _around(frame, eqn):
+    for e in around(frame, eqn):
         yield from frames(e)
 
 
@@ -137,7 +137,7 @@ def _source(file: str, line: int) -> str | None:
     return linecache.getline(file, line).strip() or None
 
 
-def _around(frame: Frame, eqn: Any) -> list[Any]:
+def around(frame: Frame, eqn: Any) -> list[Any]:
     """An equation that is not None, and those that run its frames, innermost first."""
     return [e for e in (eqn, *(f.eqn for f in frame.path)) if e is not None]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaelab.debug._replay.events import Event
-from vaelab.debug._replay.jaxprs import call_body, is_literal, open_jaxpr, scan_counts
-from vaelab.debug._replay.locate import Frame, place_of
+from vaelab.debug._trace.jaxprs import call_body, is_literal, open_jaxpr, scan_counts
+from vaelab.debug._trace.locate import Frame, place_of
 from vaelab.debug.report import Origin
 
 __all__ = ["Definition", "Origins"]
