@@ -55,7 +55,9 @@ def outcome(found: Any) -> Outcome:
         return Outcome()
     first, repairs = roots[0]
     others = [
-        r for e, r in roots[1:] if e.file == first.file and r and e.node is not first.node
+        r
+        for e, r in roots[1:]
+        if e.file == first.file and r and e.node is not first.node
     ]
     candidates = [*repairs, *itertools.chain(*others)]
     if not repairs:
