@@ -20,7 +20,7 @@ from vaelab.debug import explain
 
 PROGRAMS = [
     p
-    for p in [*corpus.PROGRAMS.values(), *corpus.FRESH.values()]
+    for p in [*corpus.PROGRAMS.values(), *corpus.fresh.FRESH.values()]
     if not p.quiet and p.devices <= jax.device_count()
 ]
 

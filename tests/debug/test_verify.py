@@ -9,7 +9,7 @@ from vaelab.debug import explain
 
 
 def verification(fn, *args):
-    return explain(fn, *args, verify=True).verification
+    return explain(fn, *args).verification
 
 
 def test_without_verify_nothing_is_checked():

@@ -94,7 +94,11 @@ def explain(
             )
             if state is None
         ]
-        told = stories([call.out_paths[k] for k in lineage.suspects], lineage.taints)
+        told = stories(
+            [call.out_paths[k] for k in lineage.suspects],
+            lineage.taints,
+            lineage.events,
+        )
         found = Findings(
             call,
             closed,

@@ -62,6 +62,9 @@ def _from_source(first: Facts) -> Answer:
     source = first.event.source
     assert source is not None
     if source.argument is None:
+        known = _OWN_CONSTANTS.get(first.callee)
+        if known is not None:
+            return known[0], known[1]
         return (
             f"The program itself puts a constant {source.kind} here, and it reaches an "
             "output as it is.",
@@ -122,17 +125,21 @@ def _sum_of_nothing(facts: list[Facts]) -> Answer | None:
 
 def _double_where(facts: list[Facts]) -> Answer | None:
     first = facts[0]
-    if not first.backward:
-        return None
     masked = next((f for f in facts if f.backward and f.is_masked()), None)
-    if masked is None:
+    later = any(f.backward for f in facts)
+    if not later or (masked is None or not first.backward) and not first.is_hidden:
         return None
+    if masked is not None and first.callee in ("eigh", "svd", "eig", "qr"):
+        return None
+    plain = next((a for r in DOMAIN_RULES if (a := r(first)) is not None), None)
+    why = f" {plain[0]}" if plain else ""
+    through = f": {_shown(masked)}" if masked is not None else ""
     return (
         f"A jnp.where hides the branch in which {_shown(first)}, but the gradient "
-        f"still passes through that branch: {_shown(masked)}, which is the "
-        "double-where problem.",
-        "Make the argument safe before the operation as well: "
-        "safe = jnp.where(ok, x, 1.0), then jnp.where(ok, f(safe), 0.0).",
+        f"still passes through that branch{through}, which is the double-where "
+        f"problem.{why}",
+        "Make the argument safe before the operation as well, with a jnp.where of its "
+        "own.",
     )
 
 
@@ -163,8 +170,7 @@ def _underflowed_square(facts: list[Facts]) -> Answer | None:
             f"{name} = jnp.exp(jnp.clip({log}, -10, 10)), and compute from {log} (the "
             f"KL divergence too: -2 * {log} instead of -log({name} ** 2)). Rewriting "
             f"the logarithm alone, as 2 * log({name}), only delays the NaN until "
-            f"{name} itself underflows: in the digits tutorial from step 170 to about "
-            "step 400."
+            f"{name} itself underflows."
         )
     if logarithm:
         return cause, (
@@ -205,10 +211,41 @@ def _norm_at_zero(facts: list[Facts]) -> Answer | None:
     return (
         "The gradient of a norm (a root of a sum of squares) is not defined where the "
         f"vector is zero: {_shown(first)}.",
-        "Add a small number inside the root: jnp.sqrt(jnp.sum(x**2) + 1e-12); or "
-        "replace zero vectors before the norm with jnp.where, and its result after it.",
+        "Put a floor under the sum of squares, inside the root; or replace zero "
+        "vectors before the norm with jnp.where, and its result after it.",
     )
 
+
+# Functions that return a constant NaN or Inf of their own: why, and what to do.
+_OWN_CONSTANTS: dict[str, Answer] = {
+    "expm": (
+        "expm gives up on a matrix of too large a norm, which would need more than "
+        "max_squarings squarings: it returns NaN.",
+        "Scale the matrix down, or raise max_squarings.",
+    ),
+    **dict.fromkeys(
+        ("segment_max", "segment_min"),
+        (
+            "A segment is empty, and the maximum (or minimum) of nothing is infinite.",
+            "Choose a value for empty segments, with jnp.isfinite and jnp.where.",
+        ),
+    ),
+    **dict.fromkeys(
+        ("var", "std", "cov"),
+        (
+            "With ddof=1 the variance of one sample divides by zero degrees of freedom.",
+            "Use ddof=0, or more than one sample.",
+        ),
+    ),
+    **dict.fromkeys(
+        ("ppf", "ndtri", "isf"),
+        (
+            "The quantile of exactly zero or one, the boundary of its domain, is "
+            "infinite.",
+            "Keep the probability inside of (0, 1) by a floor that fits the dtype.",
+        ),
+    ),
+}
 
 _PATTERNS: tuple[Callable[[list[Facts]], Answer | None], ...] = (
     _masked_row,

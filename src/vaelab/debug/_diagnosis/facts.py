@@ -1,5 +1,6 @@
 """What can be asked about the operation that failed, to find out why."""
 
+import ast
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -7,16 +8,23 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from vaelab.debug._diagnosis.sketch import Sketch
 from vaelab.debug._lineage.origins import Definition
 from vaelab.debug._replay.arrays import value_at
 from vaelab.debug._replay.events import Event
 from vaelab.debug._trace.jaxprs import is_literal
 from vaelab.debug._trace.locate import Frame, place_of
+from vaelab.debug._trace.source import Expression, expression_of
 from vaelab.debug.report import ArraySummary, Link
 
 __all__ = ["Facts", "number", "spread"]
 
 SQUARES = frozenset({"square", "integer_pow", "mul"})
+_LONGEST_NAME = 40
+_PRODUCTS = frozenset({"cumprod", "reduce_prod"})
+_UNDERFLOWING = frozenset(
+    {"convert_element_type", "div", "exp", "integer_pow", "mul", "pow"}
+)
 _SATURATING = frozenset({"logistic", "tanh", "erf", "erfc"})
 
 
@@ -42,6 +50,63 @@ class Facts:
         """Operand k at the first bad index; NaN if it is not known."""
         value = self.values[k] if k < len(self.values) else None
         return np.nan if value is None else value
+
+    @cached_property
+    def expression(self) -> Expression | None:
+        """The expression in the user's source, if it is known."""
+        return expression_of(self.event.frame, self.event.eqn)
+
+    @cached_property
+    def sketch(self) -> Sketch | None:
+        """The same, taken apart."""
+        found = self.expression
+        return Sketch(found, self.dtype) if found is not None else None
+
+    @property
+    def callee(self) -> str:
+        """What the user calls there, such as `norm`; empty for an operator."""
+        called = self.sketch.call() if self.sketch is not None else None
+        return called.name if called is not None else ""
+
+    def written(self, k: int) -> str:
+        """Operand k as the user wrote it; empty if it does not stand in the source."""
+        if self.sketch is None:
+            return ""
+        node, called = self.sketch.node, self.sketch.call()
+        parts: list[Any] = []
+        if isinstance(node, ast.BinOp):
+            parts = [node.left, node.right]
+        elif called is not None and len(called.args) == len(self.values):
+            parts = called.args
+        text = ast.unparse(parts[k]) if k < len(parts) else ""
+        return text if len(text) <= _LONGEST_NAME else ""
+
+    def origin_of(self, k: int) -> str:
+        """Where operand k comes from, in words."""
+        operand = self.link.operands[k] if k < len(self.link.operands) else None
+        origin = operand.origin if operand is not None else None
+        if origin is None or (origin.file, origin.line) == (
+            self.link.file,
+            self.link.line,
+        ):
+            return ""
+        return "" if str(origin) == "a constant" else str(origin)
+
+    def named(self, k: int, word: str) -> str:
+        """Such as `the divisor scale, from line 3: scale = x.std()`."""
+        written, origin = self.written(k), self.origin_of(k)
+        name = f"{word} {written}".rstrip()
+        return f"{name} (from {origin})" if origin else name
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether a `where` of the user's hides the result."""
+        return self.sketch is not None and self.sketch.is_masked
+
+    @property
+    def in_optimizer(self) -> bool:
+        """Whether it happens inside of an optimizer's update."""
+        return self.callee in ("update", "apply_gradients", "apply_updates")
 
     @cached_property
     def near(self) -> list[tuple[Frame, Any]]:
@@ -95,11 +160,20 @@ class Facts:
         if definition.eqn is None or self.value(k) != 0:
             return None
         name = definition.eqn.primitive.name
+        if name in _PRODUCTS and self._came_from_no_zero(definition):
+            return name
         values = self.operands_of(definition)
-        if name in ("mul", "exp", "div", "convert_element_type") and values:
+        if name in _UNDERFLOWING and values:
             if all(v is not None and np.isfinite(v) and v != 0 for v in values):
                 return f"{name}({', '.join(map(number, values))})"
         return None
+
+    def _came_from_no_zero(self, definition: Definition) -> bool:
+        """Whether nothing that went into a product is zero."""
+        atoms = [a for a in definition.eqn.invars if not is_literal(a)]
+        made = [self.found.origins.definition(definition.frame, a) for a in atoms]
+        arrays = self.found.values([d for d in made if not d.is_constant])
+        return bool(arrays) and all(np.all(np.asarray(x)) for x in arrays.values())
 
     def saturated(self) -> str | None:
         """The saturating function that the operands come from, if there is one."""
@@ -182,15 +256,17 @@ class Facts:
 
     @property
     def entering(self) -> ArraySummary | None:
-        """The value from another line that the failing line is about."""
-        return next(
-            (
-                a
-                for a in self.link.line_inputs
-                if "float" in a.dtype or "complex" in a.dtype
-            ),
-            None,
-        )
+        """The value from another line that the failing line is about.
+
+        Where something is zero, one that is zero comes first.
+        """
+        arrays = [
+            a
+            for a in self.link.line_inputs
+            if "float" in a.dtype or "complex" in a.dtype
+        ]
+        zero = [a for a in arrays if a.zeros] if 0 in self.values else []
+        return next(iter([*zero, *arrays]), None)
 
     @property
     def limit(self) -> float:

@@ -6,11 +6,13 @@ where they look like any other equation. What gives them away is that only the b
 pass uses them.
 """
 
+import ast
 from typing import Any
 
 from vaelab.debug._replay.events import Event
-from vaelab.debug._trace.jaxprs import is_literal, scan_counts
-from vaelab.debug._trace.locate import Frame, is_recomputed, place_of
+from vaelab.debug._trace.jaxprs import is_literal, raw_frames, scan_counts
+from vaelab.debug._trace.locate import Frame, is_recomputed, is_user_file, place_of
+from vaelab.debug._trace.source import expression_of
 
 __all__ = ["direction_of"]
 
@@ -32,9 +34,70 @@ def direction_of(event: Event, events: list[Event]) -> str:
         return "forward"
     if is_recomputed(names) and _happened_before(event, events):
         return "forward"
+    if _is_coefficient(frame, eqn):
+        return "backward"
     if _is_used_forward(frame, eqn) or _is_primal(frame, eqn):
         return "forward"
     return "backward"
+
+
+def _is_coefficient(frame: Frame, eqn: Any) -> bool:
+    """Whether an equation is a part of the derivative of its expression.
+
+    In forward mode the derivative reaches an output without any backward equation. But
+    an expression has one operation that makes its value, such as the sqrt of
+    `jnp.sqrt(x)`; what follows after it, from the same expression, is its derivative.
+    """
+    found = expression_of(frame, eqn)
+    if found is None:
+        return False
+    names = _makers(found.node)
+    here = [
+        e for e in frame.jaxpr.eqns if e is eqn or _same(raw_frames(e), raw_frames(eqn))
+    ]
+    value = next((e for e in here if e.primitive.name in names), None)
+    if value is None or value is eqn:
+        return False
+    order = {id(e): k for k, e in enumerate(here)}
+    return order[id(value)] < order[id(eqn)]
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    """Whether two equations come from the same expression of the user's."""
+    users = [
+        next((pair for pair in pairs if is_user_file(pair[0].co_filename)), None)
+        for pairs in (one, other)
+    ]
+    return users[0] is not None and users[0] == users[1]
+
+
+def _makers(node: Any) -> tuple[str, ...]:
+    """The operation that makes the value of an expression."""
+    if isinstance(node, ast.BinOp):
+        return _OPERATORS.get(type(node.op), ())
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        name = node.func.id if isinstance(node.func, ast.Name) else name
+        return _FUNCTIONS.get(name, ())
+    return ()
+
+
+_OPERATORS = {ast.Div: ("div",), ast.Pow: ("pow", "integer_pow", "square", "sqrt")}
+_FUNCTIONS = {
+    "arccos": ("acos",),
+    "arcsin": ("asin",),
+    "arctan2": ("atan2",),
+    "arctanh": ("atanh",),
+    "arccosh": ("acosh",),
+    "cbrt": ("cbrt",),
+    "log": ("log",),
+    "log1p": ("log1p",),
+    "norm": ("sqrt",),
+    "power": ("pow",),
+    "rsqrt": ("rsqrt",),
+    "sqrt": ("sqrt",),
+    "std": ("sqrt",),
+}
 
 
 def _happened_before(event: Event, events: list[Event]) -> bool:

@@ -54,7 +54,11 @@ def outcome(found: Any) -> Outcome:
     if not roots:
         return Outcome()
     first, repairs = roots[0]
-    others = [r for e, r in roots[1:] if e.file == first.file and r]
+    others = [
+        r
+        for e, r in roots[1:]
+        if e.file == first.file and r and e.node is not first.node
+    ]
     candidates = [*repairs, *itertools.chain(*others)]
     if not repairs:
         return Outcome()
