@@ -170,7 +170,7 @@ class Link:
 
     @property
     def place(self) -> str:
-        """Such as `train.py:6 in loss`, or `cell 5, line 3 in loss`."""
+        """The user's line in words, and the library's line inside of it."""
         return words.place(self)
 
 
@@ -237,7 +237,7 @@ class NonFiniteReport:
 
     @property
     def place(self) -> str:
-        """Such as `train.py:6 in loss`, or `cell 5, line 3 in loss`."""
+        """The user's line in words, and the library's line inside of it."""
         return words.place(self)
 
     def __str__(self) -> str:
