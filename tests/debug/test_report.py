@@ -114,6 +114,8 @@ def test_the_card(report):
     assert f"<pre><code>{CODE}</code></pre><button" in before
     assert "first Inf: exp" in chain and "then NaN: div" in chain
     assert "<script" not in html and html.count("onclick") == 1
+    classes = re.findall('class="([^"]*)"', html)  # Bootstrap has a `row`, for one
+    assert classes and all(name.startswith("vaelab-") for name in classes)
 
 
 def test_prose_has_no_copy_button(report):

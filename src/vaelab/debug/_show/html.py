@@ -24,7 +24,7 @@ def report_as_html(report: "NonFiniteReport") -> str:
     head = f"<strong>{words.kind(report)}</strong> from "
     head += f"<code>{escape(report.primitive)}</code> at {escape(words.place(report))}"
     rows = [
-        f'<p class="head">{head}, {escape(words.circumstances(report))}</p>',
+        f"<p>{head}, {escape(words.circumstances(report))}</p>",
         _statement(report, statements),
         _row("cause", f"<p>{escape(report.cause)}</p>"),
         _row("advice", "".join(_advice(*part) for part in words.parts(report))),
@@ -45,14 +45,15 @@ def report_as_html(report: "NonFiniteReport") -> str:
 
 
 def _row(label: str, content: str) -> str:
-    return f'<div class="row"><span class="label">{label}</span>{content}</div>'
+    label = f'<span class="vaelab-label">{label}</span>'
+    return f'<div class="vaelab-row">{label}{content}</div>'
 
 
 def _advice(what: str, text: str) -> str:
     if what == "prose":
         return f"<p>{escape(text)}</p>"
     return (
-        f'<div class="copied"><pre><code>{escape(text)}</code></pre>'
+        f'<div class="vaelab-copied"><pre><code>{escape(text)}</code></pre>'
         f'<button type="button" onclick="{_COPY}">copy</button></div>'
     )
 
@@ -120,6 +121,7 @@ _BAD = _both("#a81d1d", "#ff9a92")
 _CARD = ".vaelab-report.vaelab-report"
 
 _STYLE = f"""
+.text_html:has(>{_CARD}){{background:none!important;padding:0!important}}
 {_CARD}{{color-scheme:light dark;box-sizing:border-box;max-width:52rem;
  margin:.5em 0;padding:.7em 1em;border:1px solid;{_EDGE};border-radius:6px;
  border-left-width:4px;{_BAR};{_GROUND};{_TEXT};
@@ -130,17 +132,18 @@ _STYLE = f"""
 .vscode-dark {_CARD}{{color-scheme:dark}}
 {_CARD} :is(p,pre,ol,li,dl,dt,dd,details,summary,div){{margin:0;padding:0;border:0;
  background:none;color:inherit;font-size:inherit;line-height:inherit;box-shadow:none}}
-{_CARD} :is(p,pre,details,.row,.copied,li){{margin:.35em 0}}
+{_CARD} :is(p,pre,details,.vaelab-row,.vaelab-copied,li){{margin:.35em 0}}
 {_CARD} strong{{{_BAD}}}
 {_CARD} code{{font:13px/1.45 ui-monospace,monospace;color:inherit;background:none;
  border:0;padding:0;white-space:inherit}}
 {_CARD} pre{{{_INSET};padding:.45em .7em;border-radius:4px;white-space:pre-wrap;
  overflow:visible}}
-{_CARD} .row{{display:grid;grid-template-columns:4em minmax(0,1fr);column-gap:.6em}}
-{_CARD} .row>*{{grid-column:2}}
-{_CARD} .row>.label{{grid-column:1;grid-row:1;margin:.35em 0;{_QUIET}}}
-{_CARD} .copied{{display:flex;align-items:flex-start;gap:.5em}}
-{_CARD} .copied>pre{{flex:1;min-width:0;margin:0;user-select:all}}
+{_CARD} .vaelab-row{{display:grid;grid-template-columns:4em minmax(0,1fr);
+ column-gap:.6em}}
+{_CARD} .vaelab-row>*{{grid-column:2}}
+{_CARD} .vaelab-row>.vaelab-label{{grid-column:1;grid-row:1;margin:.35em 0;{_QUIET}}}
+{_CARD} .vaelab-copied{{display:flex;align-items:flex-start;gap:.5em}}
+{_CARD} .vaelab-copied>pre{{flex:1;min-width:0;margin:0;user-select:all}}
 {_CARD} button{{font:inherit;cursor:pointer;padding:.2em .7em;border:1px solid;{_EDGE};
  border-radius:4px;{_INSET};{_TEXT}}}
 {_CARD} summary{{cursor:pointer;{_QUIET}}}
@@ -148,7 +151,8 @@ _STYLE = f"""
 {_CARD} dl{{display:grid;grid-template-columns:max-content minmax(0,1fr);
  column-gap:.8em}}
 {_CARD} dt{{{_QUIET};font-weight:normal}}
-@media (max-width:480px){{{_CARD} .row,{_CARD} dl{{grid-template-columns:1fr}}
- {_CARD} .row>*{{grid-column:1}}{_CARD} .row>.label{{grid-row:auto;margin-bottom:0}}
+@media (max-width:480px){{{_CARD} .vaelab-row,{_CARD} dl{{grid-template-columns:1fr}}
+ {_CARD} .vaelab-row>*{{grid-column:1}}
+ {_CARD} .vaelab-row>.vaelab-label{{grid-row:auto;margin-bottom:0}}
  {_CARD} dd{{padding-left:1em}}}}
 """
