@@ -80,24 +80,26 @@ def _outcome(chosen: list[Repair], candidates: list[Repair], tried: list[int]) -
     return Outcome(what, _rewrites(chosen), tuple(failed))
 
 
-def _after(found: Any, first: Expression, repair: Repair) -> Iterator[list[Repair]]:
+def _after(found: Any, first: Expression, repair: Repair) -> list[list[Repair]]:
     """What fails next, once the first fault is repaired: the repairs of that one."""
     with contextlib.ExitStack() as stack:
         _, installed = _installed(stack, [repair])
         with Variants.tried(0):
             following = found.again(f"trial {next(_number)}")
         if following is None:
-            return
+            return []
         changed = {id(new): old for v in installed for old, new in v.exchanges.values()}
         for expression, repairs in _roots(following):
             if expression.node is not first.node and repairs:
                 codes = tuple(changed.get(id(c), c) for c in expression.codes)
-                yield [
-                    r._replace(expression=replace(r.expression, codes=codes))
-                    for r in repairs
-                    if r.expression.file == expression.file
+                return [
+                    [
+                        r._replace(expression=replace(r.expression, codes=codes))
+                        for r in repairs
+                        if r.expression.file == expression.file
+                    ]
                 ]
-                return
+    return []
 
 
 def _installed(
