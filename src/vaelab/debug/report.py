@@ -5,11 +5,14 @@ that was born in one operation and became a NaN in another. Each `Link` knows it
 in the user's source, and an `ArraySummary` of each array that went in and came out.
 """
 
+import sys
 import textwrap
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from vaelab.debug._card import card
 
 __all__ = [
     "ArraySummary",
@@ -120,6 +123,8 @@ class Link:
         operands: what went in.
         result: what came out.
         line_inputs: the values that enter the source line from other lines.
+        library: file, line and function within an installed package, if the operation
+            is in one, below the user's line.
     """
 
     kind: str
@@ -134,6 +139,7 @@ class Link:
     operands: tuple[ArraySummary, ...]
     result: ArraySummary
     line_inputs: tuple[ArraySummary, ...] = ()
+    library: str | None = None
 
     @property
     def example(self) -> str:
@@ -150,6 +156,9 @@ class Link:
         if self.file is None:
             return "no line of yours"
         function = f" in {self.function}" if self.function else ""
+        cell = _cell_number(self.file)
+        if cell is not None:
+            return f"cell {cell}, line {self.line}{function}"
         return f"{Path(self.file).name}:{self.line}{function}"
 
     @property
@@ -214,6 +223,7 @@ class NonFiniteReport:
     operands: tuple[ArraySummary, ...]
     result: ArraySummary
     line_inputs: tuple[ArraySummary, ...]
+    library: str | None
     chain: tuple[Link, ...]
     outputs: tuple[str, ...]
     others: tuple[Link, ...]
@@ -260,15 +270,13 @@ class NonFiniteReport:
         if self.inputs:
             rows.append(("non-finite before the call", escape(_listed(self.inputs))))
         rows.append(("reaches", escape(_listed(self.outputs))))
-        rows.append(("<b>cause</b>", escape(self.cause)))
-        rows.append(("<b>advice</b>", escape(self.advice)))
         for link in self.others:
             words = f"{_headline(link)}, {link.place}"
             rows.append((f"also {link.kind}", escape(words) + _code(link.source)))
         rows += [("note", escape(note)) for note in self.notes]
-        left = ' style="text-align:left"'
-        cells = (f"<tr><td{left}>{a}</td><td{left}>{b}</td></tr>" for a, b in rows)
-        return f"<table>{''.join(cells)}</table>"
+        first = self.chain[0]
+        headline = f"{_shown_kind(first)}: {_headline(first)}"
+        return card(headline, first.place, self, rows)
 
 
 class NonFiniteError(FloatingPointError):
@@ -295,6 +303,17 @@ class NonFiniteError(FloatingPointError):
         self.result: Any = None
 
 
+def _cell_number(file: str) -> str | None:
+    """The number of the notebook's cell that a file stands for, if it does."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    name = getattr(getattr(shell, "compile", None), "format_code_name", None)
+    found = name(file) if name is not None else None
+    if not found or len(found) != 2:
+        return None
+    return str(found[1]).removeprefix("In[").removesuffix("]")
+
+
 def _wrapped(text: str) -> list[str]:
     """A paragraph of the report; lines of code in it stay whole."""
     lines: list[str] = []
@@ -315,7 +334,11 @@ def _wrapped(text: str) -> list[str]:
 def _link_lines(link: Link, word: str, told: set[str]) -> list[str]:
     lines = _wrapped(f"{word} {_shown_kind(link)}: {_headline(link)}")
     if link.file is not None:
-        lines.append(f"  {link.file}:{link.line} in {link.function}")
+        cell = _cell_number(link.file)
+        where = f"{link.file}:{link.line}" if cell is None else f"cell {cell}"
+        lines.append(f"  {where} in {link.function}")
+        if link.library:
+            lines.append(f"  which calls {link.library}")
         if link.source:
             lines.append(f"    {link.source}")
             told.add(f"{link.line}{link.source}")

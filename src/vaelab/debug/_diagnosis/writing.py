@@ -146,6 +146,7 @@ def _link(event: Event, found: Findings) -> Link:
             for operand, origin in zip(event.operands, origins, strict=True)
         ),
         result=event.result,
+        library=place.library,
     )
 
 

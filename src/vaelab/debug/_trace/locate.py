@@ -3,7 +3,7 @@
 import linecache
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from vaelab.debug._trace.jaxprs import frames, name_stack
 from vaelab.debug._trace.modules import module_of
 
-__all__ = ["Frame", "Place", "around", "is_user_file", "place_of"]
+__all__ = ["Frame", "Place", "around", "is_user_file", "place_of", "users_first"]
 
 # Libraries whose lines are not what a user looks for.
 _LIBRARIES = frozenset(
@@ -53,6 +53,24 @@ def is_user_file(file: str) -> bool:
             package = path.rpartition(folder)[2].split(os.sep)[0]
             return package.removesuffix(".py") not in _LIBRARIES
     return not path.startswith(_STDLIB)
+
+
+@lru_cache(maxsize=4096)
+def is_installed(file: str) -> bool:
+    """Whether a file is a part of an installed package."""
+    return any(folder in os.path.abspath(file) for folder in _PACKAGES)
+
+
+def users_first(places: list[Any], file_of: Callable[[Any], str]) -> Any:
+    """The innermost of some places that is the user's own; else one of a package.
+
+    Args:
+        places: the innermost first.
+        file_of: takes a place and returns its file.
+    """
+    known = [place for place in places if is_user_file(file_of(place))]
+    own = [place for place in known if not is_installed(file_of(place))]
+    return next(iter([*own, *known]), None)
 
 
 @dataclass(frozen=True)
@@ -119,13 +137,14 @@ def is_recomputed(names: list[tuple[bool, str]]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """A line of the user's, and the module it ran in."""
+    """A line of the user's, the module it ran in, and the library's line below it."""
 
     file: str | None
     line: int | None
     function: str | None
     source: str | None
     module: str | None
+    library: str | None = None
 
     @property
     def where(self) -> tuple[str | None, int | None]:
@@ -136,12 +155,15 @@ class Place:
 def place_of(frame: Frame, eqn: Any) -> Place:
     """The innermost line of the user's that led to an equation."""
     module = module_of([name for _, name in frame.names(eqn)])
-    for e in around(frame, eqn):
-        for file, line, function in frames(e):
-            if is_user_file(file):
-                source = linecache.getline(file, line).strip() or None
-                return Place(file, line, _short(function), source, module)
-    return Place(None, None, None, None, module)
+    places = [place for e in around(frame, eqn) for place in frames(e)]
+    found = users_first(places, lambda place: place[0])
+    if found is None:
+        return Place(None, None, None, None, module)
+    file, line, function = found
+    inner = next(place for place in places if is_user_file(place[0]))
+    library = None if inner is found else f"{inner[0]}:{inner[1]} in {_short(inner[2])}"
+    source = linecache.getline(file, line).strip() or None
+    return Place(file, line, _short(function), source, module, library)
 
 
 def around(frame: Frame, eqn: Any) -> list[Any]:
