@@ -227,7 +227,7 @@ def test_callbacks_are_not_run(capfd):
     assert capfd.readouterr().out == ""
     assert seen == []
     assert report.primitive == "log"
-    assert "io_callback was not run" in report.cause
+    assert "io_callback was not run" in report.notes[0]
 
 
 def test_a_pure_callback_is_run():

@@ -6,7 +6,9 @@ the operations one by one and follows each NaN and Inf from the operation that m
 to the outputs, so that a NaN which is masked on the way is no cause.
 """
 
+import contextlib
 import dataclasses
+import functools
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -73,54 +75,67 @@ def explain(
     ('inf', 'div', 'backward', 'return jnp.sum(jnp.sqrt(x))')
     """
     call = PureCall(fn, args, kwargs)
-    problems: list[str] = []
     with jax.debug_nans(False), jax.debug_infs(False):
-        traced = _traced(call, problems)
-        closed, skipped = attempt(lambda: silenced(traced), (traced, False), problems)
-        run = jax.jit(core.jaxpr_as_fun(closed))
-        outs = run(*call.leaves)
-        bad = [any(kinds(out)) for out in outs]
-        if not any(bad):
+        found = _investigated(call)
+        if found is None:
             return None
-        lineage = attempt(lambda: _lineage(call, closed, bad, outs), None, problems)
-        if lineage is None:
-            lineage = _without_lineage(call, closed, bad, outs)
-        if not lineage.suspects:
-            return None
-        returned = [
-            (path, summary(out))
-            for path, state, out in zip(
-                call.out_paths, call.out_states, outs, strict=True
-            )
-            if state is None
-        ]
-        told = stories(
-            [call.out_paths[k] for k in lineage.suspects],
-            lineage.taints,
-            lineage.events,
-        )
-        found = Findings(
-            call,
-            closed,
-            bad,
-            lineage.suspects,
-            lineage.events,
-            told,
-            returned,
-            run,
-            problems,
-        )
         report = write_report(found)
         if verify:
             report = advised(report, found)
-    notes = ["io_callback was not run: it counts as zeros"] if skipped else []
-    return dataclasses.replace(report, notes=(*notes, *dict.fromkeys(problems)))
+        elif found.besides:
+            advice = f"{report.advice} {found.besides}"
+            report = dataclasses.replace(report, advice=advice)
+    return dataclasses.replace(report, notes=tuple(dict.fromkeys(found.problems)))
 
 
-def _traced(call: PureCall, problems: list[str]) -> Any:
+def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
+    """All that is to be known of a call; None if nothing is wrong with it.
+
+    Args:
+        call: the call.
+        key: functions that were traced under another key are traced anew.
+    """
+    problems: list[str] = []
+    traced = _traced(call, key, problems)
+    closed, skipped = attempt(lambda: silenced(traced), (traced, False), problems)
+    if skipped:
+        problems.append("io_callback was not run: it counts as zeros")
+    run = jax.jit(core.jaxpr_as_fun(closed))
+    outs = run(*call.leaves)
+    bad = [any(kinds(out)) for out in outs]
+    if not any(bad):
+        return None
+    lineage = attempt(lambda: _lineage(call, closed, bad, outs), None, problems)
+    if lineage is None:
+        lineage = _without_lineage(call, closed, bad, outs)
+    if not lineage.suspects:
+        return None
+    returned = [
+        (path, summary(out))
+        for path, state, out in zip(call.out_paths, call.out_states, outs, strict=True)
+        if state is None
+    ]
+    paths = [call.out_paths[k] for k in lineage.suspects]
+    told = stories(paths, lineage.taints, lineage.events)
+    return Findings(
+        call,
+        closed,
+        bad,
+        lineage.suspects,
+        lineage.events,
+        told,
+        returned,
+        run,
+        functools.partial(_investigated, call),
+        problems,
+    )
+
+
+def _traced(call: PureCall, key: str, problems: list[str]) -> Any:
     """The call as a jaxpr whose equations know the user's lines and modules."""
     try:
-        with fresh_traces(), patched(_patches):
+        with fresh_traces(key), contextlib.ExitStack() as stack:
+            attempt(lambda: stack.enter_context(patched(_patches)), None, problems)
             return jax.make_jaxpr(call.flat)(call.leaves)
     except TraceContextError as error:
         error.add_note(
@@ -132,7 +147,7 @@ def _traced(call: PureCall, problems: list[str]) -> Any:
         if not _is_our_own(error):
             raise
         problems.append(f"the names of modules and rules are missing: {error!r:.300}")
-    with fresh_traces():
+    with fresh_traces(key):
         return jax.make_jaxpr(call.flat)(call.leaves)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vaelab.debug._attempt import attempt
 from vaelab.debug._diagnosis.domains import RULES as DOMAIN_RULES
 from vaelab.debug._diagnosis.facts import Facts, number, spread
 from vaelab.debug._diagnosis.losses import unbounded_loss
@@ -26,7 +27,7 @@ def cause_and_advice(found: Any, chain: Sequence[Link]) -> Answer:
     cause, advice = _answer(facts)
     note = unbounded_loss(facts[0])
     if note:
-        cause, advice = f"{cause} {note[0]}", f"{advice} {note[1]}"
+        cause, found.besides = f"{cause} {note[0]}", note[1]
     return cause, advice
 
 
@@ -41,12 +42,13 @@ def _answer(facts: list[Facts]) -> Answer:
             "The value is at the edge of what its type can hold, and the compiler "
             "reorders operations: scale the values, or compute in float32 or float64.",
         )
+    problems = first.found.problems
     for rule in _PATTERNS:
-        answer = rule(facts)
+        answer = attempt(lambda rule=rule: rule(facts), None, problems)
         if answer is not None:
             return answer
     for rule in DOMAIN_RULES:
-        answer = rule(first)
+        answer = attempt(lambda rule=rule: rule(first), None, problems)
         if answer is not None:
             return answer
     finite = not any(o.nans or o.infs for o in first.link.operands)
@@ -233,7 +235,8 @@ _OWN_CONSTANTS: dict[str, Answer] = {
     **dict.fromkeys(
         ("var", "std", "cov"),
         (
-            "With ddof=1 the variance of one sample divides by zero degrees of freedom.",
+            "With ddof=1 the variance of one sample divides by zero degrees of "
+            "freedom.",
             "Use ddof=0, or more than one sample.",
         ),
     ),

@@ -61,8 +61,8 @@ def _root(f: Facts) -> Answer | None:
         )
     return (
         f"{f.primitive} of {number(x)}, a negative number, is NaN{_range_of(f)}.",
-        "A variance should be a mean of squares, jnp.mean((x - mean)**2), which cannot "
-        "be negative; otherwise clamp it: jnp.sqrt(jnp.maximum(x, 0)).",
+        "A variance should be a mean of squares, which cannot be negative; otherwise "
+        "clamp it.",
     )
 
 

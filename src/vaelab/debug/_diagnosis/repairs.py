@@ -14,12 +14,13 @@ import numpy as np
 
 from vaelab.debug._diagnosis.facts import Facts
 from vaelab.debug._diagnosis.sketch import Called, Repair, Sketch
-from vaelab.debug._trace.source import Expression
+from vaelab.debug._trace.source import Expression, expression_of
 
 __all__ = ["repairs_of"]
 
 _SAFE = "a safe value before the operation"
 _FLOOR = "a floor that fits the dtype"
+_BOUNDED = "bounds on the logarithm, before its exponential is taken"
 _LOG_SPACE = "the logarithm computed directly"
 _WIDER = "a wider dtype"
 
@@ -29,8 +30,10 @@ Rule = Callable[[Sketch, Facts, Called], Iterator[tuple[str, str]]]
 def repairs_of(expression: Expression, facts: Facts) -> list[Repair]:
     """The candidates for one failing expression."""
     sketch = Sketch(expression, facts.dtype)
-    found = [
-        Repair(what, ((expression.node, code),)) for what, code in _here(sketch, facts)
+    found = list(_before_exponential(sketch, facts))
+    found += [
+        Repair(what, ((expression.node, code),), expression)
+        for what, code in _here(sketch, facts)
     ]
     found += _at_definitions(sketch, facts)
     found += _without_infinities(sketch)
@@ -50,6 +53,23 @@ def _here(s: Sketch, facts: Facts) -> Iterator[tuple[str, str]]:
             yield from rule(s, facts, called)
 
 
+def _before_exponential(s: Sketch, facts: Facts) -> Iterator[Repair]:
+    """Bounds on a logarithm whose exponential comes in, perhaps from another file."""
+    if facts.callee in ("exp", "exp2", "expm1"):
+        return
+    for definition in facts.found.origins.entering(facts.event):
+        eqn = definition.eqn
+        if eqn is None or eqn.primitive.name != "exp":
+            continue
+        made = expression_of(definition.frame, eqn)
+        called = Sketch(made, s.dtype).call() if made is not None else None
+        if made is not None and called is not None and called.name == "exp":
+            there = Sketch(made, s.dtype)
+            bounds = f"{there.jnp}.clip({there.plain(called.args[0])}, -10, 10)"
+            code = there.with_argument(bounds)
+            yield Repair(_BOUNDED, ((made.node, code),), made)
+
+
 def _at_definitions(s: Sketch, facts: Facts) -> Iterator[Repair]:
     """Rewrites what the expression is made of: a norm, a root, an exponential."""
     names = [n for n in ast.walk(s.node) if isinstance(n, ast.Name)]
@@ -64,7 +84,7 @@ def _at_definitions(s: Sketch, facts: Facts) -> Iterator[Repair]:
             continue
         there = Sketch(_moved(s.expression, node), s.dtype)
         for what, code in _FUNCTIONS[called.name](there, facts, called):
-            yield Repair(what, ((node, code),))
+            yield Repair(what, ((node, code),), s.expression)
 
 
 def _moved(expression: Expression, node: Any) -> Expression:
@@ -82,7 +102,9 @@ def _without_infinities(s: Sketch) -> Iterator[Repair]:
             )
             bound = s.lowest if negative else s.lowest.replace(".min", ".max")
             changes.append((node, bound))
-        yield Repair("a large finite number instead of inf", tuple(changes))
+        yield Repair(
+            "a large finite number instead of inf", tuple(changes), s.expression
+        )
 
 
 def _positive(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:

@@ -22,10 +22,12 @@ class Repair(NamedTuple):
     Attributes:
         what: the idea in a few words.
         changes: each node with what to write instead.
+        expression: one of the expressions; the others are in the same file.
     """
 
     what: str
     changes: tuple[tuple[Any, str], ...]
+    expression: Expression
 
 
 class Called(NamedTuple):

@@ -1,5 +1,6 @@
 """Events put into words: links, and the report."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -32,7 +33,11 @@ class Findings:
         stories: what they mean, the most important one first.
         outputs: the path of each returned array, with its value.
         run: the compiled call.
+        again: investigates the call as it is now, under another key.
         problems: what went wrong with the explanation itself.
+
+    Attributes:
+        besides: advice for a second fault that does no harm yet.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Findings:
         stories: list[Story],
         outputs: list[tuple[str, ArraySummary]],
         run: Any,
+        again: Callable[[str], "Findings | None"],
         problems: list[str],
     ) -> None:
         self.call = call
@@ -57,7 +63,9 @@ class Findings:
         self.outputs = outputs
         self.origins = Origins(call.paths)
         self.run = run
+        self.again = again
         self.problems = problems
+        self.besides = ""
         self.seen: dict[Any, Any] = {}
         self.links: dict[Event, Link] = {}
 

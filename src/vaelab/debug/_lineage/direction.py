@@ -11,7 +11,7 @@ from typing import Any
 
 from vaelab.debug._replay.events import Event
 from vaelab.debug._trace.jaxprs import is_literal, raw_frames, scan_counts
-from vaelab.debug._trace.locate import Frame, is_recomputed, is_user_file, place_of
+from vaelab.debug._trace.locate import Frame, is_recomputed, place_of, users_first
 from vaelab.debug._trace.source import expression_of
 
 __all__ = ["direction_of"]
@@ -64,11 +64,8 @@ def _is_coefficient(frame: Frame, eqn: Any) -> bool:
 
 def _same(one: list[Any], other: list[Any]) -> bool:
     """Whether two equations come from the same expression of the user's."""
-    users = [
-        next((pair for pair in pairs if is_user_file(pair[0].co_filename)), None)
-        for pairs in (one, other)
-    ]
-    return users[0] is not None and users[0] == users[1]
+    pair = [users_first(pairs, lambda p: p[0].co_filename) for pairs in (one, other)]
+    return pair[0] is not None and pair[0] == pair[1]
 
 
 def _makers(node: Any) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Where an equation comes from: the user's line, the NNX module, the iterations."""
 
 import linecache
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,15 @@ from vaelab.debug._trace.jaxprs import frames, name_stack
 from vaelab.debug._trace.modules import module_of
 from vaelab.debug.report import Origin
 
-__all__ = ["Frame", "Place", "around", "is_user_file", "place_of", "place_to_report"]
+__all__ = [
+    "Frame",
+    "Place",
+    "around",
+    "is_user_file",
+    "place_of",
+    "place_to_report",
+    "users_first",
+]
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,18 @@ def place_to_report(frame: Frame, eqn: Any) -> Place:
             )
     known = inside is not None and (inside.file, inside.line) == place.where
     return place if known else replace(place, inside=inside)
+
+
+def users_first(places: list[Any], file_of: Callable[[Any], str]) -> Any:
+    """The innermost of some places that is the user's own; else one of a package.
+
+    Args:
+        places: the innermost first.
+        file_of: takes a place and returns its file.
+    """
+    own = [place for place in places if is_user_file(file_of(place))]
+    others = [place for place in places if not is_machinery(file_of(place))]
+    return next(iter([*own, *others]), None)
 
 
 def _lines(frame: Frame, eqn: Any) -> Iterator[tuple[str, int, str]]:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from vaelab.debug._trace.jaxprs import raw_frames
-from vaelab.debug._trace.locate import Frame, around, is_user_file
+from vaelab.debug._trace.locate import Frame, around, users_first
 
 __all__ = ["Expression", "expression_of"]
 
@@ -92,15 +92,11 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 def expression_of(frame: Frame, eqn: Any) -> Expression | None:
     """The innermost expression of the user's that led to an equation, if known."""
-    running = [
-        pair
-        for e in around(frame, eqn)
-        for pair in raw_frames(e)
-        if is_user_file(pair[0].co_filename)
-    ]
-    if not running:
+    running = [pair for e in around(frame, eqn) for pair in raw_frames(e)]
+    innermost = users_first(running, lambda pair: pair[0].co_filename)
+    if innermost is None:
         return None
-    code, instruction = running[0]
+    code, instruction = innermost
     found = _expression(code, instruction)
     if found is None:
         return None

@@ -9,6 +9,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,8 +31,9 @@ _FINE = "all outputs and gradients are finite"
 def advised(report: NonFiniteReport, found: Any) -> NonFiniteReport:
     """The report with advice that was tried; `found` is what the replay has found."""
     result = attempt(lambda: outcome(found), Outcome(), found.problems)
+    besides = f"\n{found.besides}" if found.besides else ""
     if result.what is not None:
-        advice = f"Write {result.what}:\n{_shown(result)}"
+        advice = f"Write {result.what}:\n{_shown(result, report.file)}{besides}"
         return replace(
             report, advice=advice, tried=f"tried: {_FINE}", rewrites=result.rewrites
         )
@@ -39,17 +41,25 @@ def advised(report: NonFiniteReport, found: Any) -> NonFiniteReport:
         answer = attempt(lambda trial=trial: trial(report, found), None, found.problems)
         if answer is not None:
             advice, how = answer
-            return replace(report, advice=advice, tried=f"tried, {how}: {_FINE}")
+            return replace(
+                report, advice=f"{advice}{besides}", tried=f"tried, {how}: {_FINE}"
+            )
     failed = f" ({'; '.join(result.failed)})" if result.failed else ""
-    return replace(report, tried=f"nothing that was tried helps{failed}")
-
-
-def _shown(result: Outcome) -> str:
-    """The new lines, after the number of the first."""
-    return "\n".join(
-        f"  line {rewrite.first_line}: " + "\n    ".join(_dedented(rewrite.new))
-        for rewrite in result.rewrites
+    return replace(
+        report,
+        advice=f"{report.advice}{besides}",
+        tried=f"nothing that was tried helps{failed}",
     )
+
+
+def _shown(result: Outcome, file: str | None) -> str:
+    """The new lines, after the number of the first."""
+    shown = []
+    for rewrite in result.rewrites:
+        where = "" if rewrite.file == file else f"{Path(rewrite.file).name}, "
+        code = "\n    ".join(_dedented(rewrite.new))
+        shown.append(f"  {where}line {rewrite.first_line}: {code}")
+    return "\n".join(shown)
 
 
 def _dedented(code: str) -> list[str]:

@@ -6,9 +6,10 @@ The first one with which everything is finite is the advice.
 """
 
 import ast
+import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -54,36 +55,77 @@ def outcome(found: Any) -> Outcome:
     if not roots:
         return Outcome()
     first, repairs = roots[0]
-    others = [
-        r
-        for e, r in roots[1:]
-        if e.file == first.file and r and e.node is not first.node
-    ]
+    others = [more for e, more in roots[1:] if more and e.node is not first.node]
     candidates = [*repairs, *itertools.chain(*others)]
-    if not repairs:
-        return Outcome()
-    codes = [c for e, _ in roots if e.file == first.file for c in e.codes]
-    try:
-        variants = Variants(first.file, candidates, codes)
-        with variants.installed():
-            chosen, tried = _chosen(found, variants, repairs, others)
-    except (Untestable, SyntaxError):
-        return Outcome()
-    failed = tuple(dict.fromkeys(candidates[k].what for k in tried))
-    if chosen is None:
-        return Outcome(failed=failed)
-    changes = [change for k in chosen for change in candidates[k].changes]
-    return Outcome(
-        candidates[chosen[0]].what,
-        _rewrites(first, changes),
-        tuple(what for what in failed if what != candidates[chosen[0]].what),
-    )
+    with contextlib.ExitStack() as stack:
+        testable, _ = _installed(stack, candidates)
+        chosen, tried = _chosen(found, repairs, others, testable)
+    if chosen is not None:
+        return _outcome([candidates[k] for k in chosen], candidates, tried)
+    for repair in [repairs[k] for k in sorted(testable & set(range(len(repairs))))][:2]:
+        for more in _after(found, first, repair):
+            with contextlib.ExitStack() as stack:
+                testable, _ = _installed(stack, [repair, *more])
+                for k in sorted(testable - {0})[:4]:
+                    with Variants.tried(0, k):
+                        if _is_finite(found):
+                            return _outcome([repair, more[k - 1]], candidates, tried)
+    return Outcome(failed=tuple(dict.fromkeys(candidates[k].what for k in tried)))
+
+
+def _outcome(chosen: list[Repair], candidates: list[Repair], tried: list[int]) -> Any:
+    what = chosen[0].what
+    failed = dict.fromkeys(candidates[k].what for k in tried)
+    failed.pop(what, None)
+    return Outcome(what, _rewrites(chosen), tuple(failed))
+
+
+def _after(found: Any, first: Expression, repair: Repair) -> list[list[Repair]]:
+    """What fails next, once the first fault is repaired: the repairs of that one."""
+    with contextlib.ExitStack() as stack:
+        _, installed = _installed(stack, [repair])
+        with Variants.tried(0):
+            following = found.again(f"trial {next(_number)}")
+        if following is None:
+            return []
+        changed = {id(new): old for v in installed for old, new in v.exchanges.values()}
+        for expression, repairs in _roots(following):
+            if expression.node is not first.node and repairs:
+                codes = tuple(changed.get(id(c), c) for c in expression.codes)
+                return [
+                    [
+                        r._replace(expression=replace(r.expression, codes=codes))
+                        for r in repairs
+                        if r.expression.file == expression.file
+                    ]
+                ]
+    return []
+
+
+def _installed(
+    stack: contextlib.ExitStack, candidates: list[Repair]
+) -> tuple[set[int], list[Variants]]:
+    """Writes the candidates into the functions; returns which of them could be."""
+    testable: set[int] = set()
+    installed = []
+    for file in dict.fromkeys(repair.expression.file for repair in candidates):
+        there = {k: r for k, r in enumerate(candidates) if r.expression.file == file}
+        running = dict.fromkeys(c for r in there.values() for c in r.expression.codes)
+        try:
+            variants = Variants(file, there, list(running))
+            stack.enter_context(variants.installed())
+        except (Untestable, SyntaxError):
+            continue
+        testable |= there.keys()
+        installed.append(variants)
+    return testable, installed
 
 
 def _roots(found: Any) -> Iterator[tuple[Expression, list[Repair]]]:
     for story in found.stories[:_MOST_ROOTS]:
         event: Event = story.root
-        if event.eqn is None:
+        is_argument = event.source is not None and event.source.argument is not None
+        if event.eqn is None or is_argument:
             continue
         expression = expression_of(event.frame, event.eqn)
         if expression is not None:
@@ -92,7 +134,7 @@ def _roots(found: Any) -> Iterator[tuple[Expression, list[Repair]]]:
 
 
 def _chosen(
-    found: Any, variants: Variants, repairs: list[Repair], others: list[list[Repair]]
+    found: Any, repairs: list[Repair], others: list[list[Repair]], testable: set[int]
 ) -> tuple[tuple[int, ...] | None, list[int]]:
     """The numbers of the repairs that help together, and of those that did not."""
     tried: list[int] = []
@@ -100,8 +142,9 @@ def _chosen(
     sets = [(k,) for k in range(len(repairs))]
     if others:
         sets = [s for k in range(len(repairs)) for s in ((k,), (k, *starts))]
+    sets = [numbers for numbers in sets if testable.issuperset(numbers)]
     for numbers in sets[:_MOST_TRIALS]:
-        with variants.tried(*numbers):
+        with Variants.tried(*numbers):
             if _is_finite(found):
                 return numbers, tried
         tried.append(numbers[0])
@@ -132,22 +175,23 @@ def _is_finite(found: Any) -> bool:
         call.out_paths, call.out_states = before
 
 
-def _rewrites(
-    expression: Expression, changes: list[tuple[Any, str]]
-) -> tuple[Rewrite, ...]:
+def _rewrites(repairs: list[Repair]) -> tuple[Rewrite, ...]:
     """The statements that the changes are in, before and after."""
-    statements: dict[Any, list[tuple[Any, str]]] = {}
-    for node, code in changes:
-        statements.setdefault(expression.statement_of(node), []).append((node, code))
     found = []
-    for statement, inside in statements.items():
-        first, last, old, new = _rewritten(expression, statement, inside)
-        found.append(Rewrite(expression.file, first, last, old, new))
+    for file in dict.fromkeys(repair.expression.file for repair in repairs):
+        there = [r for r in repairs if r.expression.file == file]
+        expression = there[0].expression
+        statements: dict[Any, dict[Any, str]] = {}
+        for node, code in [change for r in there for change in r.changes]:
+            statements.setdefault(expression.statement_of(node), {})[node] = code
+        for inside in statements.values():
+            lines = _rewritten(expression, list(inside.items()))
+            found.append(Rewrite(expression.file, *lines))
     return tuple(sorted(found, key=lambda r: r.first_line))
 
 
 def _rewritten(
-    expression: Expression, statement: Any, changes: list[tuple[Any, str]]
+    expression: Expression, changes: list[tuple[Any, str]]
 ) -> tuple[int, int, str, str]:
     """The lines that the changes touch, as they are and as they become."""
     first = min(node.lineno for node, _ in changes)

@@ -15,7 +15,7 @@ import gc
 import threading
 import types
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -53,7 +53,7 @@ class Variants:
 
     Args:
         file: the file that all of them are in.
-        repairs: the repairs.
+        repairs: the repairs, by their numbers.
         running: code objects of that file which run during the call.
 
     Raises:
@@ -63,7 +63,7 @@ class Variants:
     def __init__(
         self,
         file: str,
-        repairs: Sequence[Repair],
+        repairs: Mapping[int, Repair],
         running: Sequence[types.CodeType],
     ) -> None:
         self.file = file
@@ -71,7 +71,7 @@ class Variants:
         if tree is None:
             raise Untestable(f"the source of {file} is not there")
         changes: dict[Any, dict[Any, list[tuple[int, str]]]] = {}
-        for number, repair in enumerate(repairs):
+        for number, repair in repairs.items():
             for node, code in repair.changes:
                 top = _top(tree, node)
                 places = changes.setdefault(top, {})
@@ -150,8 +150,9 @@ class Variants:
             return code
         return code.replace(co_consts=consts)
 
+    @staticmethod
     @contextlib.contextmanager
-    def tried(self, *numbers: int) -> Iterator[None]:
+    def tried(*numbers: int) -> Iterator[None]:
         """Inside, these repairs are switched on, in this thread."""
         token = _tried.set(frozenset(numbers))
         try:
