@@ -262,12 +262,13 @@ def test_lines_to_write_are_code_and_what_came_of_them_follows(report):
     later = dataclasses.replace(new, first_line=99, new="    z = y\n")
     changed = replaced(
         report,
-        advice="Write it so:\n  line 21: y = safe(x)",
+        advice="Write it so:\n  line 21: y = safe(x)\nAlso scale the data.",
         rewrites=(new,),
         tried="tried: all outputs are finite",
     )
     text = str(changed)
-    assert "advice: Write it so:\n        y = safe(x)\ntried:  all outputs" in text
+    code = "        y = safe(x)\n        Also scale the data."
+    assert f"advice: Write it so:\n{code}\ntried:  all outputs" in text
     assert "<pre><code>y = safe(x)</code></pre><button" in changed._repr_html_()
     text = str(replaced(changed, rewrites=(new, later), notes=("a part is missing",)))
     assert "\n        line 99:\n        z = y\n" in text

@@ -122,12 +122,9 @@ def parts(report: "NonFiniteReport") -> list[tuple[str, str]]:
     """
     advice = report.advice
     if report.rewrites:
-        found = [("prose", advice.partition("\n")[0])]
-        several = len(report.rewrites) > 1
-        for new in report.rewrites:
-            if several or new.first_line != report.line:
-                found.append(("prose", f"line {new.first_line}:"))
-            found.append(("code", textwrap.dedent(new.new).strip("\n")))
+        prose = [line for line in advice.splitlines() if not line.startswith(" ")]
+        found = [("prose", line) for line in prose]
+        found[1:1] = _rewritten(report)
         return found
     if _is_code(advice):
         return [("code", textwrap.dedent(advice).strip("\n"))]
@@ -142,6 +139,17 @@ def parts(report: "NonFiniteReport") -> list[tuple[str, str]]:
         (what, textwrap.dedent(text).strip("\n") if what == "code" else text.strip())
         for what, text in found
     ]
+
+
+def _rewritten(report: "NonFiniteReport") -> Iterator[tuple[str, str]]:
+    """The lines to write, after their numbers where these need saying."""
+    for rewrite in report.rewrites:
+        if len(report.rewrites) > 1 or rewrite.first_line != report.line:
+            place = f"line {rewrite.first_line}"
+            if rewrite.file != report.file:
+                place = place_in_words(rewrite.file, rewrite.first_line)
+            yield "prose", f"{place}:"
+        yield "code", textwrap.dedent(rewrite.new).strip("\n")
 
 
 def _is_code(text: str) -> bool:
