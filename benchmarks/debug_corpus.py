@@ -17,6 +17,11 @@ that of any of its causes, is the marked one. "wrong line" is a tool that notice
 failure and showed another line, often that of a later link of the chain, where an Inf
 became a NaN. "error" is a tool that stopped with an error of its own. "false alarm" is
 an alarm on a program whose outputs are all finite.
+
+`--fresh` scores `explain` alone, on the programs of `tests/debug/corpus/fresh`, whose
+expectations were written before it met them: not only the line, but what the report
+says of it. `--reports FILE` writes what was wrong, with cause and advice, program by
+program.
 """
 
 import argparse
@@ -29,7 +34,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Some programs are for four devices. Must be set before jax is imported.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -37,8 +42,10 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "debug"))
 
 import corpus
+import corpus.fresh
 import flax
 import jax
+from corpus._judge import judge
 from flax import nnx
 from jax.experimental import checkify
 
@@ -190,6 +197,81 @@ def details(programs: list[corpus.Program], found: dict[str, list[Finding]]) -> 
     return table(["theme", "program", "expected", *found], rows)
 
 
+def explained(program: corpus.Program) -> Any:
+    """The report on a freshly built program, None, or the error that came instead."""
+    from vaelab.debug import explain
+
+    jax.clear_caches()
+    call = program.build()
+    try:
+        return explain(call.fn, *call.args, **call.kwargs)
+    except Exception as error:  # a crash is one of the results
+        return error
+
+
+def fresh_score(programs: list[corpus.Program], reports: list[Any]) -> str:
+    """One row per thing that a report says, among the programs that state it."""
+    fields = ["line", "direction", "kind", "primitive", "iteration", "module", "cause"]
+    right, stated = Counter(), Counter()
+    crashes, alarms = 0, 0
+    for program, report in zip(programs, reports, strict=True):
+        crashed = isinstance(report, Exception)
+        crashes += crashed
+        if program.quiet:
+            alarms += report is not None and not crashed
+            continue
+        verdict = judge(program, None if crashed else report)
+        right.update(name for name, ok in verdict.items() if ok)
+        right["everything"] += all(verdict.values())
+        stated.update([*verdict, "everything"])
+    rows = [[x, f"{right[x]} of {stated[x]}"] for x in [*fields, "everything"]]
+    calm = sum(program.quiet for program in programs)
+    rows.append(["crashes", f"{crashes} of {len(programs)}"])
+    rows.append(["false alarms", f"{alarms} of {calm}"])
+    return table(["fresh programs", "right"], rows)
+
+
+def fresh_reports(programs: list[corpus.Program], reports: list[Any]) -> str:
+    """What was wrong with each report, and what it said."""
+    blocks = []
+    for program, report in zip(programs, reports, strict=True):
+        where = f"{program.theme}.{program.name}"
+        expected = (
+            f"expected: {program.kind} {program.direction} {program.primitive} "
+            f"line {program.line} iteration {program.iteration} "
+            f"cause {program.cause} never {program.never}"
+        )
+        if isinstance(report, Exception):
+            said = f"CRASH {type(report).__name__}: {report}"
+            blocks.append(f"=== {where}: CRASH\n{expected}\n{said}")
+        elif program.quiet:
+            verdict = "quiet" if report is None else f"FALSE ALARM\n{report}"
+            blocks.append(f"=== {where}: {verdict}")
+        elif report is None:
+            blocks.append(f"=== {where}: MISSED\n{expected}")
+        else:
+            verdict = judge(program, report)
+            wrong = [name for name, ok in verdict.items() if not ok]
+            blocks.append(
+                f"=== {where}: {'WRONG ' + ', '.join(wrong) if wrong else 'right'}\n"
+                f"{expected}\nseen: {report.kind} {report.direction} "
+                f"{report.primitive} {Path(report.file or '').name}:{report.line} "
+                f"iteration {report.iteration}\n"
+                f"source: {report.source}\ncause: {report.cause}\n"
+                f"advice: {report.advice}"
+            )
+    return "\n\n".join(blocks) + "\n"
+
+
+def run_fresh(names: list[str], reports_file: str | None) -> None:
+    """Score `explain` on the fresh programs."""
+    programs = [corpus.fresh.FRESH[name] for name in names or corpus.fresh.FRESH]
+    reports = [explained(program) for program in programs]
+    print(fresh_score(programs, reports))
+    if reports_file:
+        Path(reports_file).write_text(fresh_reports(programs, reports))
+
+
 def main() -> None:
     """Run the tools over the corpus and print the tables."""
     parser = argparse.ArgumentParser(description="NaN tools on the debug corpus")
@@ -197,16 +279,22 @@ def main() -> None:
     parser.add_argument(
         "--all", action="store_true", help="one row per program as well"
     )
+    parser.add_argument("--fresh", action="store_true", help="the fresh programs")
+    parser.add_argument("--reports", metavar="FILE", help="with --fresh: all reports")
     options = parser.parse_args()
-    unknown = [name for name in options.programs if name not in corpus.PROGRAMS]
+    known = corpus.fresh.FRESH if options.fresh else corpus.PROGRAMS
+    unknown = [name for name in options.programs if name not in known]
     if unknown:
         parser.error(f"no program is called {unknown[0]!r}; see tests/debug/corpus")
     warnings.simplefilter("ignore")  # tools warn about options they set themselves
+    python = ".".join(map(str, sys.version_info[:2]))
+    print(f"Python {python}, jax {jax.__version__}, flax {flax.__version__}\n")
+    if options.fresh:
+        run_fresh(options.programs, options.reports)
+        return
     names = options.programs or list(corpus.PROGRAMS)
     programs = [corpus.PROGRAMS[name] for name in names]
     found = {tool: [find(tool, p) for p in programs] for tool in TOOLS}
-    python = ".".join(map(str, sys.version_info[:2]))
-    print(f"Python {python}, jax {jax.__version__}, flax {flax.__version__}\n")
     print(summary(programs, found))
     if options.all:
         print("\n" + details(programs, found))

@@ -43,11 +43,11 @@ ZERO = np.array([1.0, 0.0], np.float32)
 BIG = np.array([1.0, 200.0], np.float32)
 
 CASES = {
-    "log of zero": (jnp.log, ZERO, "log of exactly 0", "jnp.maximum"),
+    "log of zero": (jnp.log, ZERO, "log of exactly 0", "floor that fits"),
     "log of a negative": (jnp.log, -ZERO - 1, "a number below 0", "clamp"),
-    "log1p": (jnp.log1p, -ZERO, "log1p of exactly -1", "jnp.maximum"),
+    "log1p": (jnp.log1p, -ZERO, "log1p of exactly -1", "floor that fits"),
     "sqrt of a negative": (jnp.sqrt, ZERO - 1, "a negative number", "clamp"),
-    "rsqrt of zero": (lax.rsqrt, ZERO, "rsqrt(0) is inf", "1e-12"),
+    "rsqrt of zero": (lax.rsqrt, ZERO, "rsqrt(0) is inf", "inside the root"),
     "slope of sqrt": (jax.grad(jnp.sqrt), np.float32(0), "slope", "inside the root"),
     "slope of log": (
         jax.grad(jnp.log),
@@ -70,7 +70,7 @@ CASES = {
     ),
     "inf - inf": (gap, ZERO, "inf - inf is NaN", "large finite"),
     "0 * inf": (lambda x: x * jnp.where(x > 0, x, jnp.inf), ZERO, "0 * inf", "select"),
-    "double where": (jax.grad(double_where), ZERO, "double-where", "safe = jnp.where"),
+    "double where": (jax.grad(double_where), ZERO, "double-where", "argument safe"),
     "norm at zero": (
         jax.grad(jnp.linalg.norm),
         0 * ZERO,
@@ -96,7 +96,7 @@ CASES = {
     "power at zero": (jax.grad(lambda x: x**0.3), np.float32(0), "power", "away"),
     "arccos": (jax.grad(jnp.arccos), np.float32(1), "derivative of acos", "Clip"),
     "arctanh": (jnp.arctanh, ZERO, "edge of its domain", "Clip"),
-    "cholesky": (jnp.linalg.cholesky, -np.eye(2), "positive definite", "jnp.eye"),
+    "cholesky": (jnp.linalg.cholesky, -np.eye(2), "positive definite", "identity"),
     "bad argument": (jnp.sum, np.nan * ZERO, "was already non-finite", "isfinite"),
     "constant": (lambda x: jnp.where(x > 0, x, jnp.inf), ZERO, "constant", "mask"),
     "index": (lambda x: jnp.take(x, 5), ZERO, "out of bounds", "indices"),
@@ -114,7 +114,7 @@ CASES = {
 def test_cause_and_advice(name):
     fn, args, cause, advice = CASES[name]
     args = args if isinstance(args, tuple) else (args,)
-    report = explain(fn, *map(jnp.asarray, args))
+    report = explain(fn, *map(jnp.asarray, args), verify=False)
     assert cause in report.cause, report
     assert advice.lower() in report.advice.lower(), report
     assert report.cause.endswith(".") and report.advice.endswith(".")

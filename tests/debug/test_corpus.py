@@ -21,16 +21,13 @@ HERE = [p.name for p in PROGRAMS.values() if p.devices <= jax.device_count()]
 EVERYWHERE = [pytest.mark.slow, pytest.mark.versions]
 
 
-def some(names):
-    """An eighth of the programs for `make test`, all of them for .ci/run."""
-    return [
-        pytest.param(name, marks=() if number % 8 == 0 else EVERYWHERE)
-        for number, name in enumerate(names)
-    ]
-
-
-FAILING = some(name for name in HERE if not PROGRAMS[name].quiet)
+FAILING = [name for name in HERE if not PROGRAMS[name].quiet]
 QUIET = [name for name in HERE if PROGRAMS[name].quiet]
+# What says nothing about `explain`, or repeats it, is done for an eighth here.
+SOME = HERE[::8]
+SAMPLED = [
+    pytest.param(name, marks=() if name in SOME else EVERYWHERE) for name in HERE
+]
 NNX = (nnx.Module, nnx.Optimizer, nnx.Rngs)
 
 
@@ -88,19 +85,19 @@ def test_a_failing_program_is_explained(name):
     assert report.cause and report.advice
 
     np.testing.assert_equal(state_of((call.args, call.kwargs)), before)
-    assert str(explain(call.fn, *call.args, **call.kwargs)) == str(report)
+    if name in SOME:
+        assert str(explain(call.fn, *call.args, **call.kwargs)) == str(report)
 
 
 @pytest.mark.parametrize("name", QUIET)
 def test_a_quiet_program_has_no_explanation(name):
     call = PROGRAMS[name].build()
     before = state_of((call.args, call.kwargs))
-    for _ in range(2):
-        assert explain(call.fn, *call.args, **call.kwargs) is None
+    assert explain(call.fn, *call.args, **call.kwargs) is None
     np.testing.assert_equal(state_of((call.args, call.kwargs)), before)
 
 
-@pytest.mark.parametrize("name", some(HERE))
+@pytest.mark.parametrize("name", SAMPLED)
 def test_the_program_does_what_it_says(name):
     """Run without vaelab, outputs and updated state are non-finite, or finite."""
     call = PROGRAMS[name].build()

@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+import zipfile
 from typing import NamedTuple
 
 import jax
@@ -160,3 +162,102 @@ def test_errors_say_what_to_write(path, tmp_path):
     np.savez(other, x=np.ones(3))
     with pytest.raises(ValueError, match="is no file of save_crash"):
         load_crash(other)
+
+
+@pytest.mark.parametrize("path", [3, True, None, b"crash.npz", jnp.zeros(2)])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="path is .*: give the name of the file"):
+        save_crash(path, (jnp.ones(2),))
+    with pytest.raises(TypeError, match="path is .*: give the name of the file"):
+        load_crash(path)
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_crash("~/crash.npz", (1.5,))
+    assert (tmp_path / "crash.npz").exists()
+    assert load_crash("~/crash.npz").args == (1.5,)
+
+
+def described(shape=(4,), dtype="uint8", name="array0", **more):
+    array = {"on": "host", "array": name, "dtype": dtype, "shape": list(shape)}
+    return {"format": "vaelab.debug crash 1", "step": 0, "args": [array], "kwargs": {}}
+
+
+def write(path, description, *, compressed=False, **arrays):
+    encoded = np.frombuffer(json.dumps(description).encode(), np.uint8)
+    save = np.savez_compressed if compressed else np.savez
+    save(path, description=encoded, **arrays)
+
+
+FOUR = np.zeros(4, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("description", "arrays", "problem"),
+    [
+        (described((2**40,)), {"array0": FOUR}, "4 bytes instead of"),
+        (described((3,)), {"array0": FOUR}, "4 bytes instead of 3"),
+        (described((-4,)), {"array0": FOUR}, "of type uint8"),
+        (described(("4",)), {"array0": FOUR}, "of type uint8"),
+        (described() | {"args": None}, {"array0": FOUR}, "save_crash$"),
+        (described(dtype="object"), {"array0": FOUR}, "of type object"),
+        (described(dtype="no type"), {"array0": FOUR}, "has no type"),
+        (described(name="array7"), {"array0": FOUR}, "array7 is missing"),
+        (described(), {"array0": np.zeros(10**6, np.uint8)}, "larger than its shape"),
+        (described(), {"array0": np.zeros(1, np.int32)}, "of type int32"),
+        (described() | {"format": 99}, {"array0": FOUR}, "save_crash$"),
+        (
+            described() | {"args": 2 * described()["args"]},
+            {"array0": FOUR},
+            "stands there twice",
+        ),
+    ],
+)
+def test_a_file_that_was_tampered_with(path, description, arrays, problem):
+    write(path, description, **arrays)
+    with pytest.raises(ValueError, match=problem):
+        load_crash(path)
+
+
+@pytest.mark.parametrize(
+    "what", [3, None, {}, {"list": 3}, {"dict": [1]}, {"float": 3}, {"array": "array0"}]
+)
+def test_a_description_of_no_value(path, what):
+    write(path, described() | {"args": [what]}, array0=FOUR)
+    with pytest.raises(ValueError, match="describes no value"):
+        load_crash(path)
+
+
+def test_a_small_file_that_claims_much_is_not_unpacked(path):
+    """Zeros compress to nothing; 64 MB of them, and as much that nothing refers to."""
+    much = np.zeros(2**26, np.uint8)
+    write(path, described((2**26,)), compressed=True, array0=much, array1=much)
+    assert path.stat().st_size < 2**18
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than its own size"):
+        load_crash(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_what_nothing_refers_to_is_not_read(path, monkeypatch):
+    write(path, described(), array0=FOUR, array1=np.ones(2**20, np.uint8))
+    read = []
+    opened = zipfile.ZipFile.open
+    monkeypatch.setattr(
+        zipfile.ZipFile,
+        "open",
+        lambda self, info, *rest, **more: (
+            read.append(info.filename) or opened(self, info, *rest, **more)
+        ),
+    )
+    [array] = load_crash(path).args
+    np.testing.assert_array_equal(array, FOUR)
+    assert read == ["description.npy", "array0.npy"]
+
+
+def test_a_file_that_is_no_archive(path):
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="is no file of save_crash"):
+        load_crash(path)

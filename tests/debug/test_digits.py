@@ -69,7 +69,7 @@ def failure(raw):
         _, new, finite = run(state, raw)
         if not finite:
             model, optimizer = nnx.merge(graphdef, state)
-            return number, explain(step, model, optimizer, raw, verify=True)
+            return number, explain(step, model, optimizer, raw)
         state = new
     raise AssertionError("300 steps without a NaN")
 
@@ -113,21 +113,9 @@ def test_cause_and_advice(failure):
     assert "module encoder" in report.cause
     assert "far below what a likelihood of data in [0, 1] can give" in report.cause
     assert "x lies in [0, 16]" in report.cause
-    for words in (
-        "Bound log_std",
-        "KL divergence",
-        "to [0, 1]",
-        "only delays the NaN",
-        "about step 400",
-    ):
-        assert words in report.advice
-
-
-def test_verification(failure):
-    _, report = failure
-    assert report.verification.float64 is True
-    assert report.verification.clamped is True
-    assert report.verification.rows
+    assert "jnp.exp(jnp.clip(log_std, -10, 10))" in report.advice
+    assert "to [0, 1]" in report.advice
+    assert report.tried == "tried: all outputs and gradients are finite"
 
 
 def test_who_follows_the_advice_sees_no_nan(raw):

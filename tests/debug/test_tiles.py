@@ -5,7 +5,7 @@ import pytest
 from jax import lax
 
 from vaelab.debug._replay import tiles
-from vaelab.debug._replay.jaxprs import bind, is_literal
+from vaelab.debug._trace.jaxprs import bind, is_literal
 
 SHAPES = [(), (1,), (3, 5), (128, 129), (2**14,), (3, 2**14 + 1)]
 OPERATIONS = {

@@ -18,11 +18,12 @@ import jax
 from jax.core import Tracer
 
 from vaelab.debug import _arguments as arguments
-from vaelab.debug._replay.locate import is_user_file
-from vaelab.debug.report import NonFiniteReport
+from vaelab.debug._places import is_machinery, is_user_file, names_a_place
+from vaelab.debug.report import NonFiniteReport, Origin
 
 __all__ = [
     "Suspect",
+    "has_tracer",
     "is_from_jax",
     "outside_of_the_debugger",
     "suspects",
@@ -39,6 +40,7 @@ class Suspect:
         args: its arguments.
         kwargs: its keyword arguments.
         caller: the user's file, line and function that made the call.
+        inside: the line of a library that the caller led to, if there is one.
         direction: "backward" if the call is one operation of a backward pass.
     """
 
@@ -47,6 +49,7 @@ class Suspect:
     kwargs: Mapping[str, Any]
     caller: tuple[str, int, str] | None
     direction: str | None = None
+    inside: Origin | None = None
 
     @property
     def name(self) -> str:
@@ -83,26 +86,31 @@ class Suspect:
             line=line,
             function=function,
             source=linecache.getline(file, line).strip(),
+            inside=self.inside,
             direction=self.direction or link.direction,
         )
 
 
 def suspects(traceback: types.TracebackType) -> Iterator[Suspect]:
     """Yields the calls that were under way, the outermost first."""
-    caller, backward = None, None
+    caller, backward, inside, found_user = None, None, None, False
     for frame, line in _frames(traceback):
         code = frame.f_code
-        if is_user_file(code.co_filename):
+        file = code.co_filename
+        if is_user_file(file) or not (found_user or is_machinery(file)):
             name = getattr(code, "co_qualname", code.co_name).replace("<locals>.", "")
-            caller = (code.co_filename, line, name)
+            caller, inside = (file, line, name), None
+            found_user |= is_user_file(file)
             continue
+        if names_a_place(file):
+            inside = Origin(file, line, linecache.getline(file, line).strip() or None)
         if code.co_name in _BACKWARD:
             backward = "backward"
         found = _call_of(frame)
         if found is not None:
             function, args, kwargs = found
-            if not _has_tracer((args, kwargs)):
-                yield Suspect(function, args, kwargs, caller, backward)
+            if not has_tracer((args, kwargs)):
+                yield Suspect(function, args, kwargs, caller, backward, inside)
 
 
 def is_from_jax(traceback: types.TracebackType) -> bool:
@@ -115,7 +123,7 @@ def user_traceback(traceback: types.TracebackType) -> types.TracebackType:
     """Leaves out the frames of libraries, as JAX does, unless there are no others."""
     kept = None
     for frame, line, last in reversed(list(_entries(traceback))):
-        if is_user_file(frame.f_code.co_filename):
+        if not is_machinery(frame.f_code.co_filename):
             kept = types.TracebackType(kept, frame, last, line)
     return kept or traceback
 
@@ -193,7 +201,8 @@ _BUILDERS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def _has_tracer(tree: Any) -> bool:
+def has_tracer(tree: Any) -> bool:
+    """Whether a call with these arguments is made within a trace."""
     leaves, _ = arguments.flatten(tree)
     nodes = [leaf for leaf in leaves if arguments.is_nnx(leaf)]
     leaves += [arguments.read(variable) for variable in arguments.variables(nodes)]

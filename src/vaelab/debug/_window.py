@@ -16,7 +16,7 @@ import numpy as np
 
 from vaelab.debug import _arguments as arguments
 
-__all__ = ["Habits", "Window"]
+__all__ = ["Found", "Habits", "Window"]
 
 
 @dataclass
@@ -92,6 +92,24 @@ class _Call(NamedTuple):
     leaves: list[Any]
     structure: Any
     edits: dict[int, Any]
+
+
+class Found(NamedTuple):
+    """A step that a replay stopped at; all arguments are copies.
+
+    Attributes:
+        number: its number in the window.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        before: those of the step before it, if that was asked for.
+        bad: whether something is non-finite after it.
+    """
+
+    number: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    before: tuple[tuple[Any, ...], dict[str, Any]] | None
+    bad: bool
 
 
 class Window:
@@ -181,6 +199,11 @@ class Window:
         self._values = self._read()
         self.calls.append(call)
 
+    @property
+    def passed_on(self) -> set[int]:
+        """The outputs that come back as arguments: the state."""
+        return set(self._habits.passed_on)
+
     def is_finite(self) -> bool:
         """Looks: was everything returned finite, and is all of the state?"""
         alive = [
@@ -212,21 +235,23 @@ class Window:
         self,
         step: Callable[..., Any],
         pick: Callable[[Any], tuple[list[Any], list[Any]]],
-    ) -> tuple[int, tuple[Any, ...], dict[str, Any]] | str | None:
+        until: int | None = None,
+    ) -> Found | str | None:
         """Takes the steps again, with a test of the whole state after each.
 
         Args:
             step: the very function that was called before.
             pick: from what it returns, all leaves and those that must be finite.
+            until: stops at this step, good or bad, and keeps the one before, too.
 
         Returns:
-            The number in this window, the arguments and the keyword arguments of the
-            first bad step. The arguments are copies; the NNX objects of the user hold
-            the same values. None if all steps are finite, or why there is no replay.
+            The first bad step; the NNX objects of the user hold the values that they
+            had before it. None if all steps are finite, or why there is no replay.
         """
         if arguments.deleted(self._start):
             return _GONE
         arguments.restore(self._variables, arguments.copies(self._start))
+        before = None
         for index, call in enumerate(self.calls):
             for i, value in call.edits.items():
                 arguments.write(self._variables[i], arguments.copies(value))
@@ -240,13 +265,19 @@ class Window:
             variables = arguments.variables(nodes)
             values = arguments.copies([arguments.read(v) for v in variables])
             given = arguments.copies(leaves)
+            if until is not None and index == until - 1:
+                twins = iter(arguments.clones(nodes))
+                kept = [next(twins) if arguments.is_nnx(x) else x for x in given]
+                before = jax.tree.unflatten(call.structure, kept)
             args, kwargs = jax.tree.unflatten(call.structure, leaves)
             self._outputs, self._picked = pick(step(*args, **kwargs))
-            if not arguments.all_finite(self._watched()):
+            bad = not arguments.all_finite(self._watched())
+            if bad or index == until:
                 arguments.restore(variables, values)
                 clones = iter(arguments.clones(nodes))
                 given = [next(clones) if arguments.is_nnx(x) else x for x in given]
-                return index, *jax.tree.unflatten(call.structure, given)
+                args, kwargs = jax.tree.unflatten(call.structure, given)
+                return Found(index, args, kwargs, before, bad)
         return None
 
     def _traced(self, leaves: list[Any], habits: Habits) -> list[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 
 from vaelab.debug import _arguments as arguments
+from vaelab.debug._archive import Archive
 
 __all__ = ["Crash", "load_crash", "save_crash"]
 
@@ -50,13 +51,14 @@ def save_crash(
     All arrays are kept bit for bit, with NNX state, random keys and RNG counts.
 
     Args:
-        path: the file, usually ending in `.npz`; it is written as named.
+        path: the file, usually ending in `.npz`; it is written as named, but that a
+            leading `~` stands for the home directory.
         args: the arguments: trees of arrays and NNX objects.
         kwargs: the keyword arguments.
         step: the number of the call.
 
     Raises:
-        TypeError: `args` is not a sequence of arguments.
+        TypeError: `path` is no path, or `args` is not a sequence of arguments.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "crash.npz")
@@ -65,6 +67,7 @@ def save_crash(
     >>> crash.step, crash.args
     (170, ({'w': Array([0., 0.], dtype=float32)}, 0.5))
     """
+    file = _file(path)
     if not isinstance(args, tuple | list):
         raise TypeError(
             f"args is a {type(args).__name__}: give the arguments as a tuple, such as "
@@ -81,8 +84,8 @@ def save_crash(
     store.arrays["description"] = np.frombuffer(
         json.dumps(description).encode(), np.uint8
     )
-    with open(path, "wb") as file:
-        np.savez(file, **store.arrays)
+    with open(file, "wb") as archive:
+        np.savez(archive, **store.arrays)
 
 
 def load_crash(
@@ -113,20 +116,28 @@ def load_crash(
     >>> bool((again(x) == model(x)).all())
     True
     """
-    with np.load(path, allow_pickle=False) as archive:
-        contents = {name: archive[name] for name in archive.files}
-    try:
-        description = json.loads(contents.pop("description").tobytes())
-        if description["format"] != _FORMAT:
-            raise ValueError(description["format"])
-    except (KeyError, ValueError, TypeError):
-        raise ValueError(f"{os.fspath(path)} is no file of save_crash") from None
+    with Archive(_file(path)) as archive:
+        return _loaded(archive, templates, named_templates)
+
+
+def _file(path: Any) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path is {path!r}: give the name of the file, such as 'crash.npz'"
+        )
+    return os.path.expanduser(os.fspath(path))
+
+
+def _loaded(
+    archive: Archive, templates: Sequence[Any], named_templates: Mapping[str, Any]
+) -> Crash:
+    description = archive.description(_FORMAT)
     positional, named = _copied(templates, named_templates)
     rest = list(positional)
 
     def restored(name: str, what: Any, advice: str, take: Callable[[], Any]) -> Any:
-        if "template" not in what:
-            return _build(what, contents)
+        if not isinstance(what, dict) or "template" not in what:
+            return _value(what, archive)
         try:
             template = take()
         except LookupError:
@@ -134,7 +145,7 @@ def load_crash(
                 f"{name} is a {what['template']}: give one that is built the same "
                 f"way, as in {advice}"
             ) from None
-        return _filled(name, template, what["leaves"], contents)
+        return _filled(name, template, what["leaves"], archive)
 
     args = tuple(
         restored(f"argument {i}", what, _ADVICE, lambda: rest.pop(0))
@@ -169,7 +180,7 @@ def _filled(
     name: str,
     template: Any,
     described: Mapping[str, Any],
-    contents: Mapping[str, np.ndarray],
+    archive: Archive,
 ) -> Any:
     """Puts the values of the file into a template."""
     slots = _slots(template)
@@ -184,7 +195,7 @@ def _filled(
     new = {}
     for path, slot in slots.items():
         old, what = slot.value, described[path]
-        new[path] = old if what is None else _build(what, contents)
+        new[path] = old if what is None else _value(what, archive)
         if np.shape(new[path]) != np.shape(old):
             raise ValueError(
                 f"the template of {name} was built in another way: {path} has shape "
@@ -259,22 +270,29 @@ class _Writer:
         return {"array": name, "dtype": array.dtype.name, "shape": list(array.shape)}
 
 
-def _build(what: Mapping[str, Any], contents: Mapping[str, np.ndarray]) -> Any:
+def _value(what: Mapping[str, Any], archive: Archive) -> Any:
+    """Makes a value, or says that the file describes none."""
+    try:
+        return _build(what, archive)
+    except (AttributeError, KeyError, RecursionError, TypeError) as problem:
+        raise archive.foreign(f"it describes no value ({problem!r})") from None
+
+
+def _build(what: Mapping[str, Any], archive: Archive) -> Any:
     """Makes the value that `_Writer` described."""
     for kind in (list, tuple):
         if kind.__name__ in what:
-            return kind(_build(item, contents) for item in what[kind.__name__])
+            return kind(_build(item, archive) for item in what[kind.__name__])
     if "dict" in what:
-        return {key: _build(item, contents) for key, item in what["dict"]}
+        return {key: _build(item, archive) for key, item in what["dict"]}
     if "value" in what:
         return what["value"]
     if "float" in what:
         return float.fromhex(what["float"])
-    dtype = jnp.dtype(what["dtype"])
-    array = np.frombuffer(contents[what["array"]].tobytes(), dtype)
-    array = array.reshape(what["shape"])
+    array = archive.array(what["array"], what["dtype"], what["shape"])
+    dtype = array.dtype
     if what.get("on") in ("host", "scalar"):
-        return array.copy() if what["on"] == "host" else array[()]
+        return array if what["on"] == "host" else array[()]
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError(
             f"the file holds {dtype} arrays: call jax.config.update('jax_enable_x64', "

@@ -14,6 +14,7 @@ It checks as much as `jax.debug_nans`, at the same price: every result of a comp
 call is copied to the host. `vaelab.debug.guarded` does not have this price.
 """
 
+import threading
 import types
 from typing import Any
 
@@ -38,6 +39,7 @@ class nan_guard:
     Args:
         infs: raise at infinities as well. Many programs have them on purpose, as a mask
             or as the first value of a minimum.
+        verify: whether the advice is tried before it is given, as `explain` does it.
 
     Raises:
         NonFiniteError: a `FloatingPointError` whose `.report` explains the failing
@@ -58,20 +60,19 @@ class nan_guard:
     log nan
     """
 
-    def __init__(self, *, infs: bool = False) -> None:
+    def __init__(self, *, infs: bool = False, verify: bool = True) -> None:
         if not isinstance(infs, bool):
             raise TypeError(f"infs is {infs!r}: give True or False")
         self._infs = infs
-        self._entered: list[tuple[list[Any], str | None]] = []
+        self._verify = verify
+        self._entered: list[list[Any]] = []
 
     def __enter__(self) -> None:
         states = [jax.debug_nans(True)] + [jax.debug_infs(True)] * self._infs
         for state in states:
             state.__enter__()
-        filtering = getattr(jax.config, _FILTERING)
-        if filtering != "off":  # the frames of the failing call must stay readable
-            jax.config.update(_FILTERING, "tracebackhide")
-        self._entered.append((states, filtering))
+        self._entered.append(states)
+        _unfiltered.enter()
 
     def __exit__(
         self,
@@ -79,21 +80,52 @@ class nan_guard:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        states, filtering = self._entered.pop()
-        jax.config.update(_FILTERING, filtering)
-        for state in reversed(states):
+        filtering = _unfiltered.leave()
+        for state in reversed(self._entered.pop()):
             state.__exit__(kind, error, traceback)
         if error is None or traceback is None:
             return
-        found = _explained(error, traceback)
+        found = _explained(error, traceback, self._verify)
         if filtering != "off":
             error.__traceback__ = user_traceback(traceback)
         if found is not None:
             raise found from error
 
 
+class _Unfiltered:
+    """JAX's tracebacks with all of their frames, for as long as any guard needs them.
+
+    The setting is one for all threads: the first guard changes it, the last restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._guards = 0
+        self._before: str | None = None
+
+    def enter(self) -> None:
+        """Lets the frames of the failing call stay readable."""
+        with self._lock:
+            if not self._guards:
+                self._before = getattr(jax.config, _FILTERING)
+                if self._before != "off":
+                    jax.config.update(_FILTERING, "tracebackhide")
+            self._guards += 1
+
+    def leave(self) -> str | None:
+        """Returns what was set before the first guard, and sets it after the last."""
+        with self._lock:
+            self._guards -= 1
+            if not self._guards:
+                jax.config.update(_FILTERING, self._before)
+            return self._before
+
+
+_unfiltered = _Unfiltered()
+
+
 def _explained(
-    error: BaseException, traceback: types.TracebackType
+    error: BaseException, traceback: types.TracebackType, verify: bool
 ) -> NonFiniteError | None:
     """Explains an error of JAX's checks; None for any other error."""
     if isinstance(error, NonFiniteError) or not _is_of_a_check(error, traceback):
@@ -105,7 +137,8 @@ def _explained(
                 problems.append(f"{suspect.name}: {_DONATED}")
                 continue
             try:
-                report = explain(suspect.function, *suspect.args, **suspect.kwargs)
+                fn, args, kwargs = suspect.function, suspect.args, suspect.kwargs
+                report = explain(fn, *args, verify=verify, **kwargs)
             except Exception as problem:  # the call inside of it may do better
                 problems.append(f"{suspect.name}: explain() failed, {problem!r}")
                 continue

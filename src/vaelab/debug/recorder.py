@@ -19,10 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 from vaelab.debug import _arguments as arguments
-from vaelab.debug._failure import failure_of_step
+from vaelab.debug._failure import failure_of_step, leap_of_step
+from vaelab.debug._leaps import Losses
 from vaelab.debug._window import Habits, Window
 from vaelab.debug.crash import Crash, save_crash
 from vaelab.debug.report import NonFiniteError
+from vaelab.debug.spikes import LossSpikeError
 
 __all__ = ["Guarded", "guarded"]
 
@@ -33,6 +35,7 @@ def guarded(
     every: int = 250,
     watch: Callable[[Any], Any] | None = None,
     memory: int = 2**30,
+    spikes: float | None = None,
 ) -> "Guarded":
     """Wraps a training step in a flight recorder.
 
@@ -52,6 +55,10 @@ def guarded(
             must, such as `lambda out: out.loss`. The NNX state is always tested, except
             for values that were not finite from the start, such as a `best = inf`.
         memory: looks earlier when the batches since the last look take more bytes.
+        spikes: also stops at a step whose loss leaps though everything is finite: to
+            about so many times the median of the 20 losses before it. The loss is the
+            first number among what `watch` picks, or else that `step` returns and does
+            not take back as an argument.
 
     Returns:
         A `Guarded`, to be called like `step`. As a context manager, or by `check()`, it
@@ -59,7 +66,8 @@ def guarded(
 
     Raises:
         TypeError: `step` is not callable.
-        ValueError: `every` or `memory` is not positive.
+        ValueError: `every` or `memory` is not positive, `spikes` is not above 1; or,
+            when the step is called, it returns no number that could be its loss.
 
     >>> import jax, jax.numpy as jnp
     >>> @jax.jit
@@ -74,7 +82,7 @@ def guarded(
     ...     print(error.step, error.report.primitive, *guarded_step.crash.args)
     3 log 0.0 2.0
     """
-    return Guarded(step, every=every, watch=watch, memory=memory)
+    return Guarded(step, every=every, watch=watch, memory=memory, spikes=spikes)
 
 
 class Guarded:
@@ -94,6 +102,7 @@ class Guarded:
         every: int = 250,
         watch: Callable[[Any], Any] | None = None,
         memory: int = 2**30,
+        spikes: float | None = None,
     ) -> None:
         if not callable(step):
             raise TypeError(
@@ -104,6 +113,8 @@ class Guarded:
                 raise ValueError(
                     f"{name} is {value!r}: give a whole number, at least 1"
                 )
+        if spikes is not None and not 1 < spikes < float("inf"):
+            raise ValueError(f"spikes is {spikes!r}: give a number above 1, such as 10")
         functools.update_wrapper(self, step, updated=())
         self.calls = 0
         self.crash: Crash | None = None
@@ -114,6 +125,7 @@ class Guarded:
         self._window: Window | None = None
         self._habits: dict[Any, Habits] = {}
         self._ignored: set[Any] = set()
+        self._losses = None if spikes is None else Losses(spikes, self._picked)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Takes one step, and now and then a look.
@@ -121,6 +133,7 @@ class Guarded:
         Raises:
             NonFiniteError: a step since the last look was the first bad one. Its number
                 is `.step`, its explanation `.report`.
+            LossSpikeError: with `spikes`, likewise for a step whose loss leaps.
         """
         leaves, structure = arguments.flatten((args, kwargs))
         nodes = list(filter(arguments.is_nnx, leaves))
@@ -134,7 +147,10 @@ class Guarded:
         window = self._window
         call = window.before(leaves, structure, habits)
         out = self._step(*args, **kwargs)
-        window.after(call, leaves, *self._picked(out), habits)
+        outputs, picked = self._picked(out)
+        window.after(call, leaves, outputs, picked, habits)
+        if self._losses is not None:
+            self._losses.keep(picked)
         self.calls += 1
         if len(window.calls) >= self._every or window.bytes > self._memory:
             self.check()
@@ -145,29 +161,38 @@ class Guarded:
 
         Raises:
             NonFiniteError: as for a call.
+            LossSpikeError: likewise.
         """
         window, self._window = self._window, None
         if window is None or not window.calls:
             return
+        leap = None
+        if self._losses is not None:
+            leap = self._losses.leap(window.passed_on if self._watch is None else set())
         with arguments.unchecked():
-            if window.is_finite():
+            if leap is None and window.is_finite():
                 return
             harmless = window.bad_from_the_start() - self._ignored
             self._ignored |= harmless
-            if harmless and window.is_finite():
+            if leap is None and harmless and window.is_finite():
                 return
-            found = window.replay(self._step, self._picked)
+            stop = None if leap is None else leap.number
+            found = window.replay(self._step, self._picked, stop)
         if found is None and harmless:
             return
         first = self.calls - len(window.calls)
         if found is None or isinstance(found, str):
-            raise NonFiniteError(
-                f"something became non-finite in the steps {first} to "
-                f"{self.calls - 1}, but " + (found or _NOT_REPRODUCED)
+            what = "something became non-finite" if leap is None else "the loss leapt"
+            error = NonFiniteError if leap is None else LossSpikeError
+            raise error(
+                f"{what} in the steps {first} to {self.calls - 1}, but "
+                + (found or _NOT_REPRODUCED)
             )
-        index, args, kwargs = found
-        self.crash = Crash(args, kwargs, first + index)
-        raise failure_of_step(first + index, self._step, args, kwargs)
+        number, call = first + found.number, (found.args, found.kwargs)
+        self.crash = Crash(*call, number)
+        if found.bad or leap is None:
+            raise failure_of_step(number, self._step, *call)
+        raise leap_of_step(number, self._step, leap, call, found.before)
 
     def save_crash(self, path: str | os.PathLike[str]) -> None:
         """Writes the failing call to one file, for `load_crash`.
@@ -190,10 +215,10 @@ class Guarded:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None:
             self.check()
-        elif isinstance(error, Exception) and not isinstance(error, NonFiniteError):
+        elif isinstance(error, Exception) and not isinstance(error, _ERRORS):
             try:
                 self.check()
-            except NonFiniteError as explained:
+            except _ERRORS as explained:
                 raise explained from error
 
     def _picked(self, out: Any) -> tuple[list[Any], list[Any]]:
@@ -204,6 +229,7 @@ class Guarded:
         return leaves, arguments.flatten(self._watch(out))[0]
 
 
+_ERRORS = (NonFiniteError, LossSpikeError)
 _NOT_REPRODUCED = (
     "a replay of these steps was finite: the step is not a function of its arguments "
     "alone (does it use a global, a callback, or a model that is not an argument?)"

@@ -5,18 +5,25 @@ that was born in one operation and became a NaN in another. Each `Link` knows it
 in the user's source, and an `ArraySummary` of each array that went in and came out.
 """
 
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vaelab.debug._show import words
+from vaelab.debug._show.figure import report_as_figure
+from vaelab.debug._show.html import report_as_html
+from vaelab.debug._show.text import report_as_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "ArraySummary",
+    "Bin",
     "Link",
     "NonFiniteError",
     "NonFiniteReport",
     "Origin",
-    "Verification",
+    "Rewrite",
 ]
 
 
@@ -48,7 +55,24 @@ class Origin:
         module = f" in module {self.module}" if self.module else ""
         if self.file is None:
             return f"{self.primitive}{module}"
-        return f"line {self.line}{module}: {self.source}"
+        source = f": {self.source}" if self.source else ""
+        return f"line {self.line}{module}{source}"
+
+
+class Bin(NamedTuple):
+    """The elements of an array that are of about one size.
+
+    Attributes:
+        sign: 1, -1, or 0 for the elements that are zero.
+        power: their modulus is at least 10 ** power, and below 10 ** (power + 1/4).
+        total: how many there are.
+        bad: how many of them gave a result that is not finite, if that is known.
+    """
+
+    sign: int
+    power: float
+    total: int
+    bad: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ class ArraySummary:
         index: where the operation's result first goes wrong.
         value: the element there, if the operation acts element by element.
         origin: where the array was computed; None for a result.
+        bins: how the finite elements are distributed, the smallest modulus first.
     """
 
     shape: tuple[int, ...]
@@ -79,6 +104,7 @@ class ArraySummary:
     index: tuple[int, ...] | None = None
     value: complex | None = None
     origin: Origin | None = None
+    bins: tuple[Bin, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         parts = [f"{self.dtype}[{', '.join(map(str, self.shape))}]"]
@@ -104,7 +130,8 @@ class Link:
     Attributes:
         kind: `"nan"` or `"inf"`.
         primitive: the operation, such as `"log"`.
-        file: the file of the user's line, the innermost one outside of the libraries.
+        file: the file of the user's line, the innermost one outside of the packages
+            that are installed; where there is none, that of a package's line.
         line: its number.
         function: the function it is in.
         source: its text.
@@ -115,6 +142,7 @@ class Link:
         operands: what went in.
         result: what came out.
         line_inputs: the values that enter the source line from other lines.
+        inside: the line of a package that the user's line led to, if there is one.
     """
 
     kind: str
@@ -129,6 +157,7 @@ class Link:
     operands: tuple[ArraySummary, ...]
     result: ArraySummary
     line_inputs: tuple[ArraySummary, ...] = ()
+    inside: Origin | None = None
 
     @property
     def example(self) -> str:
@@ -136,53 +165,39 @@ class Link:
         values = [operand.value for operand in self.operands]
         if not values or self.result.value is None or None in values:
             return ""
-        shown = ", ".join(map(_number, values))
-        return f"{self.primitive}({shown}) = {_number(self.result.value)}"
+        shown = ", ".join(map(words.number, values))
+        return f"{self.primitive}({shown}) = {words.number(self.result.value)}"
 
     @property
     def place(self) -> str:
-        """The file, the line and the function, in words."""
-        if self.file is None:
-            return "no line of yours"
-        function = f" in {self.function}" if self.function else ""
-        return f"{Path(self.file).name}:{self.line}{function}"
-
-    @property
-    def circumstances(self) -> str:
-        """Direction, module and iteration in words."""
-        words = [f"in the {self.direction} pass"]
-        if self.module:
-            words.append(f"module {self.module}")
-        if self.iteration:
-            loops = ", ".join(map(str, self.iteration))
-            words.append(f"loop iteration {loops}")
-        return ", ".join(words)
+        """The user's line in words, and the library's line inside of it."""
+        return words.place(self)
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What further replays of the same call show.
+class Rewrite:
+    """Lines of the user's source, and what to write instead.
 
     Attributes:
-        float64: whether all outputs are finite in float64; None if that cannot be run.
-        rows: the rows of the batch that make an output non-finite, each alone; None if
-            the call has no batch, or the rows do not decide.
-        clamped: whether all outputs are finite once the operand that fails is clamped;
-            None if there is nothing to clamp.
-        notes: each finding in a sentence.
+        file: the file.
+        first_line: the number of the first of the lines.
+        last_line: the number of the last one.
+        old: the lines as they are.
+        new: the lines to write instead.
     """
 
-    float64: bool | None = None
-    rows: tuple[int, ...] | None = None
-    clamped: bool | None = None
-    notes: tuple[str, ...] = ()
+    file: str
+    first_line: int
+    last_line: int
+    old: str
+    new: str
 
 
 @dataclass(frozen=True)
 class NonFiniteReport:
     """Why a call has non-finite outputs.
 
-    `kind` to `line_inputs` describe the first link of the chain; see `Link`.
+    `kind` to `inside` describe the first link of the chain; see `Link`.
 
     Attributes:
         chain: the events from the first one to the outputs.
@@ -192,7 +207,9 @@ class NonFiniteReport:
             and matter.
         cause: why, in a sentence.
         advice: what to do about it.
-        verification: with `verify=True`, what further replays show.
+        tried: what came of it when it was tried; empty if it was not.
+        rewrites: the advice as lines of source, where it is one.
+        notes: what else there is to know, such as a part that could not be explained.
     """
 
     kind: str
@@ -207,54 +224,57 @@ class NonFiniteReport:
     operands: tuple[ArraySummary, ...]
     result: ArraySummary
     line_inputs: tuple[ArraySummary, ...]
+    inside: Origin | None
     chain: tuple[Link, ...]
     outputs: tuple[str, ...]
     others: tuple[Link, ...]
     inputs: tuple[str, ...]
     cause: str
     advice: str
-    verification: Verification | None = None
+    tried: str = ""
+    rewrites: tuple[Rewrite, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The user's line in words, and the library's line inside of it."""
+        return words.place(self)
 
     def __str__(self) -> str:
-        lines = []
-        for i, link in enumerate(self.chain):
-            lines += _link_lines(link, "first" if i == 0 else "then")
-        if self.inputs:
-            lines.append(f"non-finite before the call: {_listed(self.inputs)}")
-        lines.append(f"reaches {_counted(self.outputs)}: {_listed(self.outputs)}")
-        lines.append(f"cause:  {self.cause}")
-        lines.append(f"advice: {self.advice}")
-        for link in self.others:
-            lines.append(
-                f"also {link.kind}: {link.primitive} {link.circumstances}, "
-                f"{link.place}: {link.source}"
-            )
-        if self.verification is not None:
-            lines += [f"checked: {note}" for note in self.verification.notes]
-        return "\n".join(lines)
+        return report_as_text(self)
 
     def _repr_html_(self) -> str:
-        rows = []
-        for i, link in enumerate(self.chain):
-            word = "first" if i == 0 else "then"
-            rows.append((f"<b>{word} {_shown_kind(link)}</b>", escape(_headline(link))))
-            rows.append(("line", escape(link.place) + _code(link.source)))
-            rows += [(f"operand {k}", _cell(a)) for k, a in enumerate(link.operands)]
-            rows += [("enters the line", _cell(a)) for a in link.line_inputs]
-            rows.append(("result", _cell(link.result)))
-        if self.inputs:
-            rows.append(("non-finite before the call", escape(_listed(self.inputs))))
-        rows.append(("reaches", escape(_listed(self.outputs))))
-        rows.append(("<b>cause</b>", escape(self.cause)))
-        rows.append(("<b>advice</b>", escape(self.advice)))
-        for link in self.others:
-            words = f"{_headline(link)}, {link.place}"
-            rows.append((f"also {link.kind}", escape(words) + _code(link.source)))
-        if self.verification is not None:
-            rows += [("checked", escape(note)) for note in self.verification.notes]
-        left = ' style="text-align:left"'
-        cells = (f"<tr><td{left}>{a}</td><td{left}>{b}</td></tr>" for a, b in rows)
-        return f"<table>{''.join(cells)}</table>"
+        return report_as_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # in a terminal's IPython
+
+    def plot(
+        self, *, axes: Any = None, figsize: tuple[float, float] | None = None
+    ) -> "Figure":
+        """Shows how the values are distributed that went into the first operation.
+
+        A strip for each operand, and for each array that enters its line: elements by
+        their size on a logarithmic axis, negative ones downwards; those that made the
+        result non-finite are red.
+
+        Args:
+            axes: an array of matplotlib axes to draw into, one for each array, or None.
+            figsize: width and height in inches, or None.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ValueError: there are too few `axes`, or no array to draw.
+
+        >>> import jax.numpy as jnp
+        >>> from vaelab.debug import explain
+        >>> report = explain(jnp.log, jnp.array([-1.0, 1.0, 2.0]))
+        >>> len(report.plot().axes)
+        1
+        """
+        return report_as_figure(self, axes, figsize)
 
 
 class NonFiniteError(FloatingPointError):
@@ -279,53 +299,3 @@ class NonFiniteError(FloatingPointError):
         self.report = report
         self.step = step
         self.result: Any = None
-
-
-def _link_lines(link: Link, word: str) -> list[str]:
-    lines = [f"{word} {_shown_kind(link)}: {_headline(link)}"]
-    if link.file is not None:
-        lines.append(f"  {link.file}:{link.line} in {link.function}")
-        lines.append(f"    {link.source}")
-    if link.example:
-        index = list(link.result.index or ())
-        lines.append(f"  {link.example}, first at index {index}")
-    lines += [f"  operand {k}: {_traced(a)}" for k, a in enumerate(link.operands)]
-    lines.append(f"  result:    {link.result}")
-    lines += [f"  enters the line: {_traced(a)}" for a in link.line_inputs]
-    return lines
-
-
-def _headline(link: Link) -> str:
-    return f"{link.primitive} {link.circumstances}"
-
-
-def _shown_kind(link: Link) -> str:
-    return {"nan": "NaN", "inf": "Inf"}.get(link.kind, link.kind)
-
-
-def _traced(array: ArraySummary) -> str:
-    return f"{array}, from {array.origin}" if array.origin else str(array)
-
-
-def _cell(array: ArraySummary) -> str:
-    value = "" if array.value is None else f", {_number(array.value)} there"
-    return escape(_traced(array) + value)
-
-
-def _code(source: str | None) -> str:
-    return f"<br><code>{escape(source)}</code>" if source else ""
-
-
-def _counted(paths: tuple[str, ...]) -> str:
-    return f"{len(paths)} output" + "s" * (len(paths) != 1)
-
-
-def _listed(paths: tuple[str, ...], most: int = 5) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more
-
-
-def _number(value: complex | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:.4g}" if isinstance(value, (complex, float)) else str(value)

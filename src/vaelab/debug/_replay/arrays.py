@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaelab.debug.report import ArraySummary, Origin
+from vaelab.debug.report import ArraySummary, Bin, Origin
 
 __all__ = ["Kinds", "bad_mask", "first_bad", "kinds", "summary", "to_numpy", "value_at"]
 
@@ -104,8 +104,18 @@ def summary(
     index: tuple[int, ...] | None = None,
     value: Any = None,
     origin: Origin | None = None,
+    bad: np.ndarray | None = None,
 ) -> ArraySummary:
-    """An array in a few numbers."""
+    """An array in a few numbers.
+
+    Args:
+        array: the array.
+        index: where an operation's result first goes wrong.
+        value: the element there.
+        origin: where the array was computed.
+        bad: the elements of the operation's result that are not finite, if each
+            depends on one element of the array alone.
+    """
     shape = tuple(np.shape(array))
     dtype = getattr(array, "dtype", None)
     name = str(dtype) if dtype is not None else type(array).__name__
@@ -128,7 +138,40 @@ def summary(
         index=index,
         value=value,
         origin=origin,
+        bins=_bins(values, bad),
     )
+
+
+def _bins(values: np.ndarray, result_bad: np.ndarray | None) -> tuple[Bin, ...]:
+    """How the finite elements are distributed, by sign and quarters of a decade."""
+    kept = np.isfinite(values)
+    if not kept.any():
+        return ()
+    bad = _spoiling(values.shape, result_bad)[kept]
+    values = values[kept]
+    signs = np.sign(values).astype(int)
+    quarters = np.zeros(values.shape)
+    np.log10(np.abs(values), out=quarters, where=signs != 0)
+    quarters = np.floor(4 * quarters).astype(int)
+    lowest = int(quarters.min())
+    keys = 3 * (quarters - lowest) + signs + 1
+    counts, spoilt = np.bincount(keys), np.bincount(keys, bad)
+    return tuple(
+        Bin(int(k) % 3 - 1, (int(k) // 3 + lowest) / 4, int(counts[k]), int(spoilt[k]))
+        for k in np.flatnonzero(counts)
+    )
+
+
+def _spoiling(shape: tuple[int, ...], bad: np.ndarray | None) -> np.ndarray:
+    """Which elements of an operand the bad elements of the result were made of."""
+    none = np.zeros(shape, bool)
+    if bad is None or bad.ndim < len(shape):
+        return none
+    extra = bad.ndim - len(shape)
+    pairs = enumerate(zip(shape, bad.shape[extra:], strict=True), extra)
+    wide = tuple(k for k, (n, m) in pairs if n == 1 != m)
+    spoilt = bad.any((*range(extra), *wide), keepdims=True).reshape(-1)
+    return spoilt.reshape(shape) if spoilt.size == none.size else none
 
 
 def _is_number(dtype: Any) -> bool:

@@ -19,7 +19,7 @@ from vaelab.debug._replay.arrays import (
     summary,
     value_at,
 )
-from vaelab.debug._replay.locate import Frame
+from vaelab.debug._trace.locate import Frame
 from vaelab.debug.report import ArraySummary
 
 __all__ = ["CLEAN", "Event", "Events", "Source", "Taint"]
@@ -215,6 +215,7 @@ class Events:
             shape = np.shape(out)
             pointwise = eqn.primitive.name in _ELEMENTWISE
             values = [value_at(x, index, shape) if pointwise else None for x in ins]
+            bad = (bad_mask(out) if among is None else among) if pointwise else None
             self.found[key] = Event(
                 len(self.found),
                 kind,
@@ -222,7 +223,7 @@ class Events:
                 eqn,
                 parents,
                 tuple(
-                    summary(x, index, value)
+                    summary(x, index, value, bad=bad)
                     for x, value in zip(ins, values, strict=True)
                 ),
                 summary(out, index, value_at(out, index, shape)),

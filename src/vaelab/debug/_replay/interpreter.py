@@ -13,9 +13,9 @@ from jax.extend import core
 from vaelab.debug._replay import loops
 from vaelab.debug._replay.arrays import kinds
 from vaelab.debug._replay.events import CLEAN, Events, Source, Taint
-from vaelab.debug._replay.jaxprs import bind, call_body, is_literal, open_jaxpr
-from vaelab.debug._replay.locate import Frame
 from vaelab.debug._replay.tiles import in_tiles
+from vaelab.debug._trace.jaxprs import bind, call_body, is_literal, open_jaxpr
+from vaelab.debug._trace.locate import Frame
 
 __all__ = ["Plain", "Replay", "Watch"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from vaelab.debug._replay.arrays import bad_mask, kinds
 from vaelab.debug._replay.events import CLEAN, Taint
-from vaelab.debug._replay.jaxprs import open_jaxpr, scan_counts
-from vaelab.debug._replay.locate import Frame
 from vaelab.debug._replay.shards import Shards
+from vaelab.debug._trace.jaxprs import open_jaxpr, scan_counts
+from vaelab.debug._trace.locate import Frame
 
 __all__ = ["ENTERED"]
 

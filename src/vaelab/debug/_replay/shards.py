@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from vaelab.debug._replay.jaxprs import bind
+from vaelab.debug._trace.jaxprs import bind
 
 __all__ = ["Shards"]
 

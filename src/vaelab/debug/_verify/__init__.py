@@ -1,0 +1,1 @@
+"""Advice is tried before it is given: see README.md."""

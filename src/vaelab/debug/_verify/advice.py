@@ -1,0 +1,196 @@
+"""What to do, told only when it was tried.
+
+First the user's own lines, rewritten; see `trials`. Where none of that helps, the call
+is run again with its data repaired, with the operand that failed kept inside of its
+domain, in float64, or without rows of its batch, and the report says what came of it.
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaelab.debug._attempt import attempt
+from vaelab.debug._replay.arrays import kinds
+from vaelab.debug._verify.clamp import clamped_outputs
+from vaelab.debug._verify.trials import Outcome, outcome
+from vaelab.debug.report import NonFiniteReport
+
+__all__ = ["advised"]
+
+_MOST_ROWS = 32
+_FINE = "all outputs and gradients are finite"
+
+
+def advised(report: NonFiniteReport, found: Any) -> NonFiniteReport:
+    """The report with advice that was tried; `found` is what the replay has found."""
+    result = attempt(lambda: outcome(found), Outcome(), found.problems)
+    besides = f"\n{found.besides}" if found.besides else ""
+    if result.what is not None:
+        advice = f"Write {result.what}:\n{_shown(result, report.file)}{besides}"
+        return replace(
+            report, advice=advice, tried=f"tried: {_FINE}", rewrites=result.rewrites
+        )
+    for trial in (_repaired_data, _clamped, _in_float64, _without_rows):
+        answer = attempt(lambda trial=trial: trial(report, found), None, found.problems)
+        if answer is not None:
+            advice, how = answer
+            return replace(
+                report, advice=f"{advice}{besides}", tried=f"tried, {how}: {_FINE}"
+            )
+    failed = f" ({'; '.join(result.failed)})" if result.failed else ""
+    return replace(
+        report,
+        advice=f"{report.advice}{besides}",
+        tried=f"nothing that was tried helps{failed}",
+    )
+
+
+def _shown(result: Outcome, file: str | None) -> str:
+    """The new lines, after the number of the first."""
+    shown = []
+    for rewrite in result.rewrites:
+        where = "" if rewrite.file == file else f"{Path(rewrite.file).name}, "
+        code = "\n    ".join(_dedented(rewrite.new))
+        shown.append(f"  {where}line {rewrite.first_line}: {code}")
+    return "\n".join(shown)
+
+
+def _dedented(code: str) -> list[str]:
+    return [line.strip() for line in code.splitlines()]
+
+
+Answer = tuple[str, str] | None
+
+
+def _repaired_data(report: NonFiniteReport, found: Any) -> Answer:
+    """Zeros instead of what was not finite before the call."""
+    leaves = list(found.call.leaves)
+    roots = [story.root.source for story in found.stories]
+    places = {s.leaf for s in roots if s is not None and s.leaf is not None}
+    for k in places:
+        array = jnp.asarray(leaves[k])
+        leaves[k] = jnp.where(jnp.isfinite(array), array, jnp.zeros_like(array))
+    if not places or not _is_finite(found, found.run(*leaves)):
+        return None
+    paths = ", ".join(found.call.paths[k] for k in sorted(places))
+    return report.advice, f"with 0 for the non-finite entries of {paths}"
+
+
+def _clamped(report: NonFiniteReport, found: Any) -> Answer:
+    """The operands of all first events kept inside of the domains."""
+    targets = [story.root for story in found.stories]
+    try:
+        outs = clamped_outputs(found.closed, found.call.leaves, targets)
+    except NotImplementedError:
+        return None
+    if outs is None or not _is_finite(found, outs):
+        return None
+    return report.advice, f"with the operand of {report.primitive} kept in its domain"
+
+
+def _in_float64(report: NonFiniteReport, found: Any) -> Answer:
+    """The same call with arguments of twice the width."""
+    call = found.call
+    before = list(call.out_paths), list(call.out_states)
+    try:
+        with _x64()(True):
+            outs = jax.jit(call.flat)([_widened(leaf) for leaf in call.leaves])
+            fine = _is_finite(found, outs)
+    except Exception:  # e.g. a loop whose carry has a fixed type: nothing is learned
+        return None
+    finally:
+        call.out_paths, call.out_states = before
+    if not fine:
+        return None
+    dtype = report.result.dtype
+    return (
+        f"A number is out of the range of {dtype}: compute in a wider dtype, float64 "
+        'with jax.config.update("jax_enable_x64", True), or scale the values.',
+        "in float64",
+    )
+
+
+def _without_rows(report: NonFiniteReport, found: Any) -> Answer:
+    """The batch without the rows that fail when they make up all of it."""
+    call = found.call
+    places = _batched(call)
+    if not places:
+        return None
+    size = len(call.leaves[places[0]])
+
+    def is_fine(rows: np.ndarray) -> bool:
+        leaves = list(call.leaves)
+        for place in places:  # the batch keeps its shape: nothing is compiled anew
+            leaves[place] = jnp.asarray(leaves[place])[np.resize(rows, size)]
+        return _is_finite(found, found.run(*leaves))
+
+    failing: list[int] = []
+    todo = [np.arange(size)]
+    while todo:
+        rows = todo.pop()
+        if is_fine(rows):
+            continue
+        if len(rows) > 1:
+            todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            continue
+        failing.append(int(rows[0]))
+        if len(failing) > _MOST_ROWS:
+            return None
+    rest = np.setdiff1d(np.arange(size), failing)
+    if not failing or not rest.size or not is_fine(rest):
+        return None
+    shown = ", ".join(map(str, failing))
+    return (
+        f"{report.advice} Of the {size} rows of the batch only these fail: {shown}.",
+        f"without the rows {shown}",
+    )
+
+
+def _is_finite(found: Any, outs: Any) -> bool:
+    return not any(any(kinds(outs[k])) for k in found.suspects)
+
+
+def _x64() -> Callable[[bool], Any]:
+    """The context manager that allows float64, in jax.experimental before jax 0.8."""
+    context = getattr(jax, "enable_x64", None)
+    if context is None:
+        context = importlib.import_module("jax.experimental").enable_x64
+    return context
+
+
+def _widened(leaf: Any) -> Any:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        return leaf
+    wide = np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
+    return jnp.asarray(np.asarray(leaf).astype(wide))
+
+
+def _batched(call: Any) -> list[int]:
+    """The arguments that hold one row for each example.
+
+    They are no state of NNX objects, and, in a function of several arguments, not in
+    the first of them, which holds the parameters; their lengths agree.
+    """
+    paths = call.paths[: call.state_start]
+    heads = [path.split("[")[0].split(".")[0] for path in paths]
+    several = len(set(heads)) > 1
+    places = [
+        k
+        for k, head in enumerate(heads)
+        if np.ndim(call.leaves[k]) and not (several and head == heads[0])
+    ]
+    if call.state_start < len(call.leaves):
+        places = [k for k in range(len(paths)) if np.ndim(call.leaves[k])]
+    lengths = Counter(len(call.leaves[k]) for k in places)
+    if not lengths:
+        return []
+    size = lengths.most_common(1)[0][0]
+    return [k for k in places if len(call.leaves[k]) == size] if size > 1 else []
