@@ -1,34 +1,43 @@
-# `make tutorial` and `make test` are all a newcomer needs; both create .venv first.
+# `make tutorial` and `make test` are all a newcomer needs. Each makes .venv first, and
+# installs what it needs itself: with uv where there is one, else with pip.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/installed
 BENCH_VENV := build/venv-bench
 BENCH ?=
+UV := $(shell command -v uv 2>/dev/null)
+
+# $(call install,EXTRA) installs vaelab as it stands here, with what EXTRA needs.
+ifdef UV
+install = $(UV) pip install --quiet --python $(BIN)/python --editable '.[$(1)]'
+else
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--editable '.[$(1)]'
+endif
 
 .PHONY: tutorial test lint docs notebooks bench wheel clean
 
-tutorial: $(INSTALLED)
+tutorial: $(VENV)/has-notebooks
 	$(BIN)/python notebooks/run.py 01_digits_vae
 
-test: $(INSTALLED)
+test: $(VENV)/has-test
 	$(BIN)/python -m pytest -n 2 -m "not slow" --doctest-modules --pyargs vaelab tests
 
-lint: $(INSTALLED)
+lint: $(VENV)/has-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(INSTALLED)
+docs: $(VENV)/has-docs
 	$(BIN)/python -m sphinx -W -n --keep-going -b html docs build/docs
 	@echo "The documentation is at build/docs/index.html"
 
 # Writes the .ipynb pairs anew from their sources.
-notebooks: $(INSTALLED)
+notebooks: $(VENV)/has-notebooks
 	$(BIN)/jupytext --update --to ipynb notebooks/*.md
 
-wheel: $(INSTALLED)
+wheel: $(VENV)/has-dev
 	$(BIN)/python -m build --wheel --outdir dist
 
 # Training speed next to other libraries, which go into a virtual environment apart.
@@ -43,13 +52,15 @@ $(BENCH_VENV)/installed: pyproject.toml
 	$(BENCH_VENV)/bin/python -m pip install --quiet --editable . --group bench
 	@touch $@
 
-$(INSTALLED): pyproject.toml
+$(VENV)/has-%: pyproject.toml | $(BIN)/python
+	$(call install,$*)
+	@touch $@
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaelab needs \
 	Python 3.11 or newer, and $(PYTHON) is %d.%d: write make PYTHON=python3.12" \
 	% sys.version_info[:2])'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(INSTALLED)
+	$(if $(UV),$(UV) venv --quiet --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
 
 clean:
 	rm -rf $(VENV) build dist

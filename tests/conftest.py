@@ -3,10 +3,25 @@
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import jax
 import matplotlib
 import pytest
+
+# What one test has compiled, the others need not: not in the other worker, not in a
+# process that a test starts, and not in the next run.
+CACHE = Path(__file__).resolve().parents[1] / "build" / "jax-cache"
+OPTIONS = {
+    "jax_compilation_cache_dir": os.environ.get(
+        "JAX_COMPILATION_CACHE_DIR", str(CACHE)
+    ),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for option, value in OPTIONS.items():
+    jax.config.update(option, value)
+    os.environ[option.upper()] = str(value)  # for the processes that tests start
 
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")

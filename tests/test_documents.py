@@ -52,6 +52,14 @@ def test_a_notebook_states_its_time_and_its_numbers_and_asserts_them(source):
     assert last.count("assert ") >= 3
 
 
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_the_wheel_beside_it_and_no_other_package(source):
+    code = [cell.source for cell in jupytext.read(source).cells]
+    first = next(cell for cell in code if "find_spec" in cell)
+    assert 'glob.glob("vaelab-*.whl")' in first
+    assert "find-links" not in first and '"vaelab"]' not in first
+
+
 def test_no_file_records_a_registry_or_a_machines_path():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],

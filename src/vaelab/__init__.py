@@ -6,23 +6,18 @@ is found under the name of its subject: `data`, `likelihoods`, `losses`, `callba
 nothing else of vaelab.
 """
 
-from vaelab import (
-    callbacks,
-    checkpoints,
-    data,
-    debug,
-    evaluation,
-    likelihoods,
-    losses,
-    oracle,
-    plots,
-    recipes,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vaelab import callbacks, checkpoints, data, evaluation, likelihoods, losses
 from vaelab.checkpoints import load, save
 from vaelab.evaluation import evaluate
 from vaelab.losses import elbo
 from vaelab.models import VAE, Decoder, Encoder, Posterior
 from vaelab.training import fit, fit_many, train_step
+
+if TYPE_CHECKING:
+    from vaelab import debug, oracle, plots, recipes
 
 __version__ = "0.1.0"
 
@@ -49,3 +44,16 @@ __all__ = [
     "save",
     "train_step",
 ]
+
+_WHEN_NEEDED = {"debug", "oracle", "plots", "recipes"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a room when someone enters it, if it is a large one."""
+    if name in _WHEN_NEEDED:
+        return importlib.import_module(f"vaelab.{name}")
+    raise AttributeError(f"module 'vaelab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,9 @@ so `from_arrays` refuses such images and says what to write instead.
 """
 
 import math
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,14 +90,15 @@ def load_digits(
             f"threshold is {threshold}: give a number in [0, 1), the intensity (after "
             "division by 16) above which a pixel becomes 1; 0.5 is usual"
         )
-    from sklearn import datasets
-
-    digits: Any = datasets.load_digits()
-    images = digits.images / 16
+    *pixels, labels = np.loadtxt(_digits_file(), delimiter=",").T
+    images = np.stack(pixels, axis=1).reshape(-1, 8, 8) / 16
     if binarize:
         images = images > threshold
     return from_arrays(
-        images.astype(np.float32), labels=digits.target, test_size=test_size, seed=seed
+        images.astype(np.float32),
+        labels=labels.astype(np.int32),
+        test_size=test_size,
+        seed=seed,
     )
 
 
@@ -179,11 +182,17 @@ images / 255
             f"images has shape {array.shape}: give at least 2 images, one to train on "
             "and one to test on"
         )
-    from sklearn.model_selection import train_test_split
-
+    n_test = math.ceil(test_size * len(array))
+    if n_test == len(array):
+        raise ValueError(
+            f"test_size is {test_size}, which is all of the {len(array)} images: give "
+            "a smaller one, so that some are left to train on"
+        )
+    # The split of scikit-learn's train_test_split.
+    order = np.random.RandomState(seed).permutation(len(array))
+    test, train = np.split(order, [n_test])
     if labels is None:
-        train, test = train_test_split(array, test_size=test_size, random_state=seed)
-        return ImageData(jnp.asarray(train), jnp.asarray(test))
+        return ImageData(jnp.asarray(array[train]), jnp.asarray(array[test]))
     labels = np.asarray(labels)
     fits = labels.ndim in (1, 2) and len(labels) == len(array)
     if not fits or labels.dtype.kind not in "iu":
@@ -198,7 +207,13 @@ images / 255
             f"labels contain {far}, which int32 cannot hold: number the classes anew, "
             "as in np.unique(labels, return_inverse=True)[1]"
         )
-    split = train_test_split(
-        array, labels.astype(np.int32), test_size=test_size, random_state=seed
-    )
-    return ImageData(*map(jnp.asarray, split))
+    labels = labels.astype(np.int32)
+    parts = (array[train], array[test], labels[train], labels[test])
+    return ImageData(*map(jnp.asarray, parts))
+
+
+def _digits_file() -> Path:
+    """Where scikit-learn keeps its digits: importing it would take a second."""
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.origin is not None  # vaelab requires it
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from vaelab._arguments import checked_flag, checked_whole
 from vaelab.callbacks import Callback, Checkpoint, ProgressBar
-from vaelab.debug import NonFiniteError
 from vaelab.losses import elbo
 from vaelab.training import _inputs, _tables
 from vaelab.training._devices import replicated
@@ -202,8 +201,8 @@ def _trained(run: Run, feed: Feed, held_out: Any) -> FitResult:
                     callback.on_start(run)
                     ends.callback(callback.on_end, run)
                 _train(run, feed, held_out, interrupt)
-        except NonFiniteError as error:
-            error.result = _result(run)
+        except FloatingPointError as error:  # the NonFiniteError of a step
+            vars(error)["result"] = _result(run)
             raise
         if interrupt.happened:  # perhaps as late as in on_end
             run.stop("interrupt")

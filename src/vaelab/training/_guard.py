@@ -5,15 +5,16 @@ step is found by bisection: a handful of replays, none longer than the stretch i
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from vaelab.debug import NonFiniteError
-from vaelab.debug._failure import failure_of_step
 from vaelab.training._program import Knobs, Program, Stretch
+
+if TYPE_CHECKING:
+    from vaelab.debug import NonFiniteError
 
 
 def first_bad_step(
@@ -41,7 +42,7 @@ def first_bad_step(
 
 def nonfinite_error(
     program: Program, leaves: list[jax.Array], batch: Any, step: int, knobs: Knobs
-) -> NonFiniteError:
+) -> "NonFiniteError":
     """Returns the error for a bad step, with its explanation.
 
     Args:
@@ -51,6 +52,7 @@ def nonfinite_error(
         step: its number.
         knobs: as in the run.
     """
+    from vaelab.debug._failure import failure_of_step  # most runs need no debugger
 
     def training_step(model: Any, optimizer: nnx.Optimizer, batch: Any) -> Any:
         return program.step(model, optimizer, batch, np.int32(step), knobs)
