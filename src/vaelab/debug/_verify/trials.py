@@ -149,20 +149,17 @@ def _chosen(
     sets = [numbers for numbers in sets if testable.issuperset(numbers)]
     for numbers in sets[:_MOST_TRIALS]:
         with Variants.tried(*numbers):
-            # The first one is likely to help, and goes to the compiler at once.
-            if _is_finite(found, screened=bool(tried)):
+            if _is_finite(found):
                 return numbers, tried
         tried.append(numbers[0])
     return None, tried
 
 
-def _is_finite(found: Any, *, screened: bool = True) -> bool:
+def _is_finite(found: Any) -> bool:
     """Whether the call as it is now has finite outputs.
 
-    Args:
-        found: what the replay has found.
-        screened: whether it runs operation by operation first, which costs less than a
-            compilation.
+    It runs operation by operation, which costs far less than a compilation. In half
+    precision the compiled call, whose sums are taken in other types, has the last word.
     """
     call = found.call
     before = list(call.out_paths), list(call.out_states)
@@ -174,12 +171,13 @@ def _is_finite(found: Any, *, screened: bool = True) -> bool:
         if list(call.out_paths) != before[0]:
             return False
         wanted = [not bad or k in found.suspects for k, bad in enumerate(found.bad)]
-        if screened:
-            clean = [CLEAN] * len(call.leaves)
-            values, _ = Replay().run(Frame(jaxpr), consts, call.leaves, clean, wanted)
-            if not _all_finite(values, wanted):
-                return False
-        # What the user will run is the compiled call: it has the last word.
+        clean = [CLEAN] * len(call.leaves)
+        values, _ = Replay().run(Frame(jaxpr), consts, call.leaves, clean, wanted)
+        if not _all_finite(values, wanted):
+            return False
+        root = found.root
+        if "float32" in root.result.dtype and not root.compiled_only:
+            return True
         outs = jax.jit(core.jaxpr_as_fun(closed))(*call.leaves)
         return _all_finite(outs, wanted)
     except Exception:  # a candidate may fail in any way: then it is none
