@@ -13,6 +13,8 @@ from corpus._judge import judge
 
 from vaelab.debug import explain
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # the programs are what they are
+
 PROGRAMS = [p for p in corpus.fresh.FRESH.values() if p.devices <= jax.device_count()]
 FAILING = [p for p in PROGRAMS if not p.quiet]
 QUIET = [p for p in PROGRAMS if p.quiet]
