@@ -18,6 +18,8 @@ from test_corpus import NNX, all_finite
 
 from vaelab.debug import explain
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # the programs are what they are
+
 PROGRAMS = [
     p
     for p in [*corpus.PROGRAMS.values(), *corpus.fresh.FRESH.values()]
@@ -33,10 +35,20 @@ def pasted(program, rewrites):
         assert (rewrite.file, "\n".join(old)) == (program.file, rewrite.old)
         lines[rewrite.first_line - 1 : rewrite.last_line] = rewrite.new.splitlines()
     name = program.build.__module__
+    registry = sys.modules[corpus.Program.__module__]
+    registry.PROGRAMS.clear()  # the fixture's own
+    registry.FRESH.clear()
     module = types.ModuleType(name)
     module.__package__ = name.rpartition(".")[0]
     exec(compile("\n".join(lines), program.file, "exec"), vars(module))
     return module
+
+
+@pytest.fixture(autouse=True)
+def _ranks_may_differ():
+    """As in most programs of users."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @pytest.fixture

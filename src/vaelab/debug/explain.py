@@ -19,7 +19,7 @@ from jax.extend import core
 
 from vaelab.debug._attempt import attempt
 from vaelab.debug._diagnosis.writing import Findings, write_report
-from vaelab.debug._lineage.chains import stories
+from vaelab.debug._lineage.chains import Story, steered, stories
 from vaelab.debug._lineage.origins import Origins
 from vaelab.debug._replay.arrays import kinds, summary
 from vaelab.debug._replay.events import CLEAN, Event, Events, Source, Taint
@@ -117,6 +117,11 @@ def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
     ]
     paths = [call.out_paths[k] for k in lineage.suspects]
     told = stories(paths, lineage.taints, lineage.events)
+    if told[0].root.is_constant:
+        found = attempt(
+            lambda: _steered(call, closed, told[0], lineage), None, problems
+        )
+        told = [found, *told[1:]] if found is not None else told
     return Findings(
         call,
         closed,
@@ -159,12 +164,29 @@ def _is_our_own(error: BaseException) -> bool:
     )
 
 
+def _steered(
+    call: PureCall, closed: Any, story: Story, lineage: "_Lineage"
+) -> Story | None:
+    """Why a program returns a NaN of its own: a comparison was asked about another."""
+    asked = lineage.asked
+    if not asked:
+        jaxpr, consts = open_jaxpr(closed)
+        sources = [_source(i, x, call.paths[i]) for i, x in enumerate(call.leaves)]
+        events = Events()
+        replay = Replay(events=events, curious=True)
+        replay.run(Frame(jaxpr), consts, call.leaves, sources)
+        asked = events.steering
+        lineage.events.extend(events.found.values())
+    return steered(story, asked)
+
+
 class _Lineage(NamedTuple):
     """The outputs that count, what each descends from, and all that happened."""
 
     suspects: list[int]
     taints: list[Taint]
     events: list[Event]
+    asked: Taint = CLEAN
 
 
 def _lineage(call: PureCall, closed: Any, bad: list[bool], outs: list[Any]) -> _Lineage:
@@ -183,7 +205,8 @@ def _lineage(call: PureCall, closed: Any, bad: list[bool], outs: list[Any]) -> _
         else:
             made = Origins(call.paths).definition(top, jaxpr.outvars[k])
             found[k] = events.compiled_result(made.frame, made.eqn, outs[k])
-    return _Lineage(list(found), list(found.values()), list(events.found.values()))
+    happened = list(events.found.values())
+    return _Lineage(list(found), list(found.values()), happened, events.steering)
 
 
 def _without_lineage(

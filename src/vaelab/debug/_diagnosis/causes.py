@@ -118,8 +118,8 @@ def _sum_of_nothing(facts: list[Facts]) -> Answer | None:
     if first.primitive not in ("log", "div") or not first.sums_exponentials:
         return None
     return (
-        f"A sum of exponentials is 0, because all entries are masked with -inf or are "
-        f"very negative, and {_shown(first)}.",
+        f"A sum of exponentials is 0: all of them underflow, because the entries are "
+        f"very negative, or they are masked with -inf; and {_shown(first)}.",
         "Leave at least one entry of each row valid, or mask with "
         "jnp.finfo(x.dtype).min instead of -inf.",
     )

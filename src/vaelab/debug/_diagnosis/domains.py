@@ -291,7 +291,7 @@ def _of_nothing(f: Facts) -> str:
 
 def _spread_of(f: Facts) -> str:
     """Says of a normalisation what it is that is zero."""
-    called = f.callee
+    called = f.callee.removeprefix(".")
     if called and called not in ("sqrt", "rsqrt", "norm") and f.primitive == "rsqrt":
         return f": the variance that {called} divides by is zero, and so is its epsilon"
     return ""

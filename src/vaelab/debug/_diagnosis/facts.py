@@ -21,6 +21,13 @@ __all__ = ["Facts", "number", "spread"]
 
 SQUARES = frozenset({"square", "integer_pow", "mul"})
 _LONGEST_NAME = 40
+_PRIMITIVES = {
+    "divide": "div",
+    "gammaln": "lgamma",
+    "power": "pow",
+    "reciprocal": "div",
+    "true_divide": "div",
+}
 _PRODUCTS = frozenset({"cumprod", "reduce_prod"})
 _UNDERFLOWING = frozenset(
     {"convert_element_type", "div", "exp", "integer_pow", "mul", "pow"}
@@ -76,8 +83,12 @@ class Facts:
         parts: list[Any] = []
         if isinstance(node, ast.BinOp):
             parts = [node.left, node.right]
-        elif called is not None and len(called.args) == len(self.values):
-            parts = called.args
+        elif (
+            called is not None
+            and _PRIMITIVES.get(called.name, called.name.replace("arc", "a"))
+            == self.primitive
+        ):
+            parts = called.args if len(called.args) == len(self.values) else []
         text = ast.unparse(parts[k]) if k < len(parts) else ""
         return text if len(text) <= _LONGEST_NAME else ""
 

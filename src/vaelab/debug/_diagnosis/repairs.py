@@ -36,7 +36,9 @@ def repairs_of(expression: Expression, facts: Facts) -> list[Repair]:
         for what, code in _here(sketch, facts)
     ]
     found += _at_definitions(sketch, facts)
-    found += _without_infinities(sketch)
+    infinite = any(operand.infs for operand in facts.link.operands)
+    if facts.event.is_constant or infinite:  # elsewhere they may well be meant
+        found += _without_infinities(sketch)
     return found
 
 

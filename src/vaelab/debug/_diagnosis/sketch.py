@@ -13,6 +13,10 @@ from vaelab.debug._trace.source import Expression
 
 __all__ = ["Called", "Repair", "Sketch"]
 
+_METHODS = frozenset(
+    "apply_gradients astype cumsum dot get max mean min prod std sum".split()
+    + ["take", "update", "var"]
+)
 _LONG = 24  # an expression of more characters is not written twice
 
 
@@ -34,7 +38,8 @@ class Called(NamedTuple):
     """A call taken apart.
 
     Attributes:
-        name: of the function, without the module it is in.
+        name: of the function, without the module it is in; of a method that arrays do
+            not have, with a dot before it.
         args: its positional arguments; of a method, what it belongs to comes first.
         keywords: its keyword arguments.
     """
@@ -126,7 +131,8 @@ class Sketch:
             root = root.value
         if isinstance(root, ast.Name) and root.id in self.modules:
             return Called(function.attr, list(node.args), keywords)
-        return Called(function.attr, [function.value, *node.args], keywords)
+        dot = "" if function.attr in _METHODS else "."  # of an object unknown here
+        return Called(f"{dot}{function.attr}", [function.value, *node.args], keywords)
 
     def with_argument(self, new: str, k: int = 0, node: Any = None) -> str:
         """The call again, with another positional argument."""

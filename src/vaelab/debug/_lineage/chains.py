@@ -6,7 +6,7 @@ from vaelab.debug._lineage.direction import direction_of
 from vaelab.debug._replay.events import Event, Source, Taint
 from vaelab.debug._trace.locate import place_of
 
-__all__ = ["Story", "stories"]
+__all__ = ["Story", "steered", "stories"]
 
 # Longer chains are cut: nobody reads them.
 _LONGEST = 8
@@ -64,6 +64,21 @@ def stories(paths: list[str], taints: list[Taint], events: list[Event]) -> list[
         outputs = tuple(paths[k] for k in sorted(reached[root]))
         found.append(Story(tuple(chain), outputs))
     return found
+
+
+def steered(story: Story, asked: Taint) -> Story | None:
+    """A story that ends in a constant, told from what made the program choose it.
+
+    Args:
+        story: the story.
+        asked: what comparisons were asked about.
+    """
+    events = [e for e in _with_ancestors(asked) if not e.is_constant]
+    roots = [e for e in events if not _parents(e)]
+    if not roots:
+        return None
+    root = min(roots, key=lambda e: e.number)
+    return Story((root, *story.chain), story.outputs)
 
 
 def _forward_first(roots: list[Event], events: list[Event]) -> list[Event]:

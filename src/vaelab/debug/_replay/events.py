@@ -34,6 +34,10 @@ _ELEMENTWISE = frozenset(
 )
 
 
+# Their results are finite whatever goes in, and decide what the program does next.
+_COMPARISONS = frozenset("argmax argmin eq ge gt is_finite le lt ne".split())
+
+
 @dataclass(eq=False, frozen=True)
 class Source:
     """A non-finite value that no operation made: an argument or a constant.
@@ -97,6 +101,7 @@ class Events:
 
     def __init__(self) -> None:
         self.found: dict[Any, Event] = {}
+        self.steering: Taint = CLEAN  # what comparisons were asked about
 
     def taints(
         self,
@@ -109,6 +114,9 @@ class Events:
     ) -> list[Taint]:
         """The taint of each result of one operation; `bind` runs it again."""
         out_kinds = [kinds(out) for out in outs]
+        if eqn.primitive.name in _COMPARISONS:
+            bad = [t for x, t in zip(ins, its, strict=True) if any(kinds(x))]
+            self.steering = self.steering.union(*bad)
         return [
             self._taint(frame, eqn, ins, its, outs, k, bind) if any(kind) else CLEAN
             for k, kind in enumerate(out_kinds)

@@ -85,6 +85,7 @@ class Replay:
         world: how single equations run.
         watch: if given, values to look at.
         events: where to collect events; None to follow no lineage.
+        curious: whether to step through loops that return nothing bad, too.
     """
 
     def __init__(
@@ -92,14 +93,16 @@ class Replay:
         world: Any = None,
         watch: Watch | None = None,
         events: Events | None = None,
+        curious: bool = False,
     ) -> None:
         self.world = world or Plain()
         self.watch = watch
         self.events = events
+        self.curious = curious
 
     def within(self, world: Any) -> "Replay":
         """A replay of a part, in which equations run in another way."""
-        return Replay(world, self.watch, self.events)
+        return Replay(world, self.watch, self.events, self.curious)
 
     def call(self, closed: Any, args: list[Any]) -> list[Any]:
         """Runs a jaxpr without looking inside."""
@@ -205,7 +208,9 @@ class Replay:
         clean = [CLEAN] * len(outs)
         if self.watch is not None and self.watch.is_inside(frame.key, eqn):
             enter(self, frame, eqn, ins, its)
-        if self.events is None or not any(any(kinds(out)) for out in outs):
+        if self.events is None:
+            return outs, clean
+        if not self.curious and not any(any(kinds(out)) for out in outs):
             return outs, clean
         _, taints = enter(self, frame, eqn, ins, its)
         return outs, [

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from vaelab.debug._diagnosis.facts import Facts
 from vaelab.debug._diagnosis.repairs import repairs_of
@@ -85,7 +86,10 @@ def _after(found: Any, first: Expression, repair: Repair) -> list[list[Repair]]:
     with contextlib.ExitStack() as stack:
         _, installed = _installed(stack, [repair])
         with Variants.tried(0):
-            following = found.again(f"trial {next(_number)}")
+            try:
+                following = found.again(f"trial {next(_number)}")
+            except Exception:  # a candidate may fail in any way: then it is none
+                return []
         if following is None:
             return []
         changed = {id(new): old for v in installed for old, new in v.exchanges.values()}
@@ -152,7 +156,11 @@ def _chosen(
 
 
 def _is_finite(found: Any) -> bool:
-    """Whether the call as it is now has finite outputs."""
+    """Whether the call as it is now has finite outputs.
+
+    It runs operation by operation, which costs far less than a compilation. In half
+    precision the compiled call, whose sums are taken in other types, has the last word.
+    """
     call = found.call
     before = list(call.out_paths), list(call.out_states)
     try:
@@ -163,16 +171,24 @@ def _is_finite(found: Any) -> bool:
         if list(call.out_paths) != before[0]:
             return False
         wanted = [not bad or k in found.suspects for k, bad in enumerate(found.bad)]
-        values, _ = Replay().run(
-            Frame(jaxpr), consts, call.leaves, [CLEAN] * len(call.leaves), wanted
-        )
-        return not any(
-            any(kinds(x)) for x, needed in zip(values, wanted, strict=True) if needed
-        )
+        clean = [CLEAN] * len(call.leaves)
+        values, _ = Replay().run(Frame(jaxpr), consts, call.leaves, clean, wanted)
+        if not _all_finite(values, wanted):
+            return False
+        root = found.root
+        if "float32" in root.result.dtype and not root.compiled_only:
+            return True
+        outs = jax.jit(core.jaxpr_as_fun(closed))(*call.leaves)
+        return _all_finite(outs, wanted)
     except Exception:  # a candidate may fail in any way: then it is none
         return False
     finally:
         call.out_paths, call.out_states = before
+
+
+def _all_finite(values: list[Any], wanted: list[bool]) -> bool:
+    pairs = zip(values, wanted, strict=True)
+    return not any(any(kinds(x)) for x, is_wanted in pairs if is_wanted)
 
 
 def _rewrites(repairs: list[Repair]) -> tuple[Rewrite, ...]:
