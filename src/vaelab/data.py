@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaelab._arguments import checked_number, checked_whole
-from vaelab._checks import numeric_images, require_unit_interval
+from vaelab._arguments import checked_flag, checked_number, checked_seed
+from vaelab._checks import host_array, numeric_images, require_unit_interval
 
 __all__ = ["ImageData", "from_arrays", "load_digits", "load_sprites"]
 
@@ -92,7 +92,7 @@ def load_digits(
         )
     *pixels, labels = np.loadtxt(_digits_file(), delimiter=",").T
     images = np.stack(pixels, axis=1).reshape(-1, 8, 8) / 16
-    if binarize:
+    if checked_flag("binarize", binarize):
         images = images > threshold
     return from_arrays(
         images.astype(np.float32),
@@ -176,7 +176,7 @@ images / 255
     array = numeric_images(images)
     require_unit_interval(array)
     test_size = checked_number("test_size", test_size, above=0, below=1)
-    seed = checked_whole("seed", seed)
+    seed = checked_seed("seed", seed)
     if len(array) < 2:
         raise ValueError(
             f"images has shape {array.shape}: give at least 2 images, one to train on "
@@ -193,7 +193,7 @@ images / 255
     test, train = np.split(order, [n_test])
     if labels is None:
         return ImageData(jnp.asarray(array[train]), jnp.asarray(array[test]))
-    labels = np.asarray(labels)
+    labels = host_array(labels, "labels")
     fits = labels.ndim in (1, 2) and len(labels) == len(array)
     if not fits or labels.dtype.kind not in "iu":
         raise ValueError(

@@ -21,15 +21,16 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_key, checked_number, checked_whole
 from vaelab._bounds import bounded
 from vaelab._checks import (
+    real_array,
     require_finite,
     require_levels,
+    require_numbers,
     require_same_shape,
     require_unit_interval,
 )
@@ -116,10 +117,13 @@ class Bernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`\sigma(l)`, of the shape of `logits`."""
+        require_numbers(logits=logits)
         return jax.nn.sigmoid(logits)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws black and white images, float32 zeros and ones shaped like `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         return jax.random.bernoulli(key, self.mean(logits)).astype(logits.dtype)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
@@ -137,7 +141,7 @@ class Bernoulli:
         ValueError: images lie in [0, 16], outside [0, 1]: for levels of 0 to 16 write \
 images / 16
         """
-        require_unit_interval(np.asarray(x), name)
+        require_unit_interval(real_array(x, name), name)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class ContinuousBernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`1 / (1 - e^{-l}) - 1 / l`."""
+        require_numbers(logits=logits)
         small = jnp.abs(logits) < 0.1
         safe = jnp.where(small, 1.0, logits)
         series = 0.5 + logits / 12 - logits**3 / 720
@@ -192,6 +197,8 @@ class ContinuousBernoulli:
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities of the shape of `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         uniform = jax.random.uniform(key, logits.shape, logits.dtype)
         rate = jnp.maximum(jnp.abs(logits), 1e-4)
         from_the_peak = -jnp.log1p(uniform * jnp.expm1(-rate)) / rate
@@ -238,15 +245,18 @@ class Gaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
+        require_numbers(logits=logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
         """Refuses NaN and infinity."""
-        require_finite(np.asarray(x), name)
+        require_finite(real_array(x, name), name)
 
 
 class LearnedGaussian(nnx.Module):
@@ -290,15 +300,18 @@ class LearnedGaussian(nnx.Module):
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
+        require_numbers(logits=logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
         """Refuses NaN and infinity."""
-        require_finite(np.asarray(x), name)
+        require_finite(real_array(x, name), name)
 
     def _bounded_log_std(self) -> jax.Array:
         return bounded(self.log_std[...], math.log(self.floor))
@@ -344,17 +357,20 @@ class PixelwiseGaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the means, shape `(batch, *image_shape)`."""
+        _require_last(logits, 2)
         return logits[..., 0]
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images, shape `(batch, *image_shape)`."""
+        _require_last(logits, 2)
+        key = checked_key("key", key)
         mean = logits[..., 0]
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         return mean + jnp.exp(self._log_std(logits)) * noise
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
         """Refuses NaN and infinity."""
-        require_finite(np.asarray(x), name)
+        require_finite(real_array(x, name), name)
 
     def _log_std(self, logits: jax.Array) -> jax.Array:
         return bounded(logits[..., 1], math.log(self.floor))
@@ -407,16 +423,19 @@ class Categorical:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the expected intensities, shape `(batch, *image_shape)`."""
+        _require_last(logits, self.levels)
         return jax.nn.softmax(logits) @ jnp.linspace(0.0, 1.0, self.levels)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities, shape `(batch, *image_shape)`."""
+        _require_last(logits, self.levels)
+        key = checked_key("key", key)
         level = jax.random.categorical(key, logits)
         return level.astype(logits.dtype) / (self.levels - 1)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
         """Refuses intensities that are no multiple of 1 / (levels - 1) in [0, 1]."""
-        array = np.asarray(x)
+        array = real_array(x, name)
         require_unit_interval(array, name)
         require_levels(array, self.levels, name)
 
@@ -448,12 +467,26 @@ def uniform_dequantize(key: jax.Array, x: jax.Array, levels: int) -> jax.Array:
     arXiv:1511.01844, section 3.1.
     """
     levels = checked_whole("levels", levels, least=2)
+    require_numbers(x=x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x has dtype {x.dtype}: give floats, such as jnp.float32(x)")
     uniform = jax.random.uniform(checked_key("key", key), x.shape, x.dtype)
     return (jnp.round(x * (levels - 1)) + uniform) / levels
 
 
+def _require_last(logits: jax.Array, k: int) -> None:
+    """Refuses logits whose last axis has not k numbers for each pixel."""
+    require_numbers(logits=logits)
+    if jnp.shape(logits)[-1:] != (k,):
+        raise ValueError(
+            f"logits has shape {jnp.shape(logits)}: give {k} for each pixel, in the "
+            "last axis"
+        )
+
+
 def _require_outputs(logits: jax.Array, x: jax.Array, k: int) -> None:
     """Refuses logits that are not k numbers for each pixel."""
+    require_numbers(logits=logits, x=x)
     if jnp.shape(logits) != (*jnp.shape(x), k):
         raise ValueError(
             f"logits has shape {jnp.shape(logits)} and x has shape {jnp.shape(x)}: "

@@ -17,7 +17,13 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_number, checked_whole
-from vaelab._checks import images_for, require_finite
+from vaelab._checks import (
+    host_array,
+    images_for,
+    real_array,
+    require_finite,
+    require_model,
+)
 from vaelab.losses import kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -163,7 +169,11 @@ def linear_beta_vae(
     """
     beta = checked_number("beta", beta, above=0)
     threshold = beta * checked_number("sigma2", sigma2, above=0)
-    eigenvalues = np.asarray(eigenvalues, float)
+    eigenvalues = real_array(eigenvalues, "eigenvalues").astype(float)
+    if eigenvalues.ndim != 1 or not eigenvalues.size:
+        raise ValueError(
+            f"eigenvalues has shape {eigenvalues.shape}: give one for each unit"
+        )
     require_finite(eigenvalues, "eigenvalues")
     active = eigenvalues > threshold
     kl = 0.5 * np.log(np.where(active, eigenvalues, threshold) / threshold)
@@ -301,6 +311,7 @@ def grid_log_likelihood(
     >>> print(f"{np.exp(grid_log_likelihood(vae, every_image)).sum():.4f}")
     1.0000
     """
+    require_model(model, "latent_size", "encode", "decode", "likelihood")
     if model.latent_size != 2:
         raise ValueError(
             f"model has latent_size {model.latent_size}: a grid integrates 2 "
@@ -449,7 +460,7 @@ def _flat(x: ArrayLike, *, binary: bool = False, like: int | None = None) -> np.
         binary: refuse what is neither 0 nor 1.
         like: the number of pixels that they must have.
     """
-    array = np.asarray(x)
+    array = host_array(x, "x")
     if array.dtype.kind not in "biuf":
         raise TypeError(f"x has dtype {array.dtype}: give real numbers")
     if array.ndim < 2 or not array.size:

@@ -14,8 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_whole, shown
-from vaelab._checks import host_array, images_for, require_finite
+from vaelab._arguments import checked_key, checked_number, checked_whole, shown
+from vaelab._checks import (
+    host_array,
+    images_for,
+    real_array,
+    require_finite,
+    require_model,
+)
 from vaelab.models import evaluation_view
 
 if TYPE_CHECKING:
@@ -55,7 +61,7 @@ def plot_images(
     >>> len(plot_images(np.zeros((12, 8, 8)), columns=4).axes)
     12
     """
-    images = host_array(images)
+    images = real_array(images, "images")
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: expected (n, height, width) or "
@@ -68,11 +74,8 @@ def plot_images(
         columns = checked_whole("columns", columns, least=1)
     columns = columns or min(len(images), 10)
     rows = math.ceil(len(images) / columns)
+    _check_frame(axes, figsize, len(images))
     figure, axes = _image_axes(rows, columns, axes, figsize)
-    if len(axes) < len(images):
-        raise ValueError(
-            f"axes has {len(axes)} axes: {len(images)} images need as many"
-        )
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(image, cmap="binary", vmin=0, vmax=1)
     for axis in axes[len(images) :]:
@@ -98,7 +101,9 @@ def plot_reconstructions(
     Returns:
         The figure, with the images in the first row.
     """
+    require_model(model, "reconstruct")
     images = images_for(model, images)
+    _check_frame(axes, figsize, 2 * len(images))
     pairs = jnp.concatenate([images, model.reconstruct(images)])
     return plot_images(_rows(pairs), columns=len(images), axes=axes, figsize=figsize)
 
@@ -126,8 +131,12 @@ def plot_samples(
         The figure.
     """
     n = checked_whole("n", n, least=1)
+    require_model(model, "sample")
+    _check_frame(axes, figsize, n)
+    if columns is not None:
+        columns = checked_whole("columns", columns, least=1)
     columns = columns or math.isqrt(n - 1) + 1
-    images = model.sample(n, key=key)
+    images = model.sample(n, key=checked_key("key", key))
     return plot_images(_rows(images), columns=columns, axes=axes, figsize=figsize)
 
 
@@ -154,7 +163,14 @@ def plot_interpolation(
         The figure, with the reconstruction of `start` at the left.
     """
     steps = checked_whole("steps", steps, least=2)
-    ends = images_for(model, np.stack([host_array(start), host_array(end)]))
+    _check_frame(axes, figsize, steps)
+    require_model(model, "generate")
+    ends = np.concatenate(
+        [
+            images_for(model, host_array(image, name)[None], name)
+            for name, image in (("start", start), ("end", end))
+        ]
+    )
     first, last = evaluation_view(model).encode(ends).mean
     images = model.generate(jnp.linspace(first, last, steps))
     return plot_images(_rows(images), columns=steps, axes=axes, figsize=figsize)
@@ -190,11 +206,14 @@ def plot_history(
         raise TypeError(
             f"history is {shown(history)}: give what fit returned, or its .history"
         )
-    names = list(history) if names is None else list(names)
-    if unknown := [name for name in names if name not in history]:
+    if names is not None and not isinstance(names, list | tuple):
+        raise TypeError(f"names is {shown(names)}: give a list, such as ['loss']")
+    names = list(names or history)
+    if unknown := [name for name in names if name not in list(history)]:
         raise ValueError(
             f"names contains {unknown}: the history has {', '.join(history)}"
         )
+    _check_frame(axes, figsize, len(names))
     if axes is None:
         from matplotlib import pyplot
 
@@ -207,6 +226,27 @@ def plot_history(
         axis.plot(np.arange(1, values.shape[-1] + 1), values.T)
         axis.set(xlabel="epoch", ylabel=name)
     return axes[0].figure
+
+
+def _check_frame(axes: Any, figsize: Any, count: int) -> None:
+    """Refuses what are no axes to draw so many pictures into, and what is no size."""
+    if figsize is not None:
+        if not isinstance(figsize, list | tuple) or len(figsize) != 2:
+            raise TypeError(
+                f"figsize is {shown(figsize)}: give width and height, such as (6, 4)"
+            )
+        for i, inches in enumerate(figsize):
+            checked_number(f"figsize[{i}]", inches, above=0)
+    if axes is None:
+        return
+    given = np.asarray(axes, object).ravel()
+    if not all(hasattr(axis, "imshow") for axis in given):
+        raise TypeError(
+            f"axes is {shown(axes)}: give axes of matplotlib, such as "
+            "plt.subplots(1, 2)[1]"
+        )
+    if len(given) < count:
+        raise ValueError(f"axes has {len(given)} axes: {count} images need as many")
 
 
 def _rows(images: ArrayLike) -> np.ndarray:

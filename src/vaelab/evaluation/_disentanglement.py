@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_whole
-from vaelab._checks import require_finite
+from vaelab._arguments import checked_seed, checked_whole
+from vaelab._checks import host_array, require_finite
 
 
 class DCI(NamedTuple):
@@ -159,7 +159,7 @@ def dci(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> DCI:
     from sklearn.model_selection import train_test_split
 
     codes, factors = _checked(codes, factors)
-    seed = checked_whole("seed", seed)
+    seed = checked_seed("seed", seed)
     split: Any = train_test_split(codes, factors, test_size=0.2, random_state=seed)
     codes_train, codes_test, factors_train, factors_test = split
     importances, accuracies = [], []
@@ -297,7 +297,7 @@ def beta_vae_score(
 
 
 def _checked(codes: ArrayLike, factors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    codes, factors = np.asarray(codes), np.asarray(factors)
+    codes, factors = host_array(codes, "codes"), host_array(factors, "factors")
     if codes.dtype.kind not in "iuf":
         raise TypeError(f"codes has dtype {codes.dtype}: give real numbers")
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
