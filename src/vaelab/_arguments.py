@@ -93,7 +93,7 @@ def checked_list(name: str, values: Any) -> list[Any]:
 
 
 def checked_weight(name: str, value: Any) -> Any:
-    """Refuses what weighs no term of a loss; the values of JAX's arrays are not read."""
+    """Refuses what weighs no term of a loss; arrays of JAX are not looked into."""
     if not isinstance(value, jax.Array):
         return checked_number(name, value, least=0)
     if value.shape or not is_array_of_numbers(value):
