@@ -117,12 +117,12 @@ class Bernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`\sigma(l)`, of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         return jax.nn.sigmoid(logits)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws black and white images, float32 zeros and ones shaped like `logits`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         key = checked_key("key", key)
         return jax.random.bernoulli(key, self.mean(logits)).astype(logits.dtype)
 
@@ -189,7 +189,7 @@ class ContinuousBernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`1 / (1 - e^{-l}) - 1 / l`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         small = jnp.abs(logits) < 0.1
         safe = jnp.where(small, 1.0, logits)
         series = 0.5 + logits / 12 - logits**3 / 720
@@ -197,7 +197,7 @@ class ContinuousBernoulli:
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         key = checked_key("key", key)
         uniform = jax.random.uniform(key, logits.shape, logits.dtype)
         rate = jnp.maximum(jnp.abs(logits), 1e-4)
@@ -245,12 +245,12 @@ class Gaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
@@ -300,12 +300,12 @@ class LearnedGaussian(nnx.Module):
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = _floats(logits)
         key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
@@ -357,12 +357,12 @@ class PixelwiseGaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the means, shape `(batch, *image_shape)`."""
-        _require_last(logits, 2)
+        logits = _floats(logits, 2)
         return logits[..., 0]
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images, shape `(batch, *image_shape)`."""
-        _require_last(logits, 2)
+        logits = _floats(logits, 2)
         key = checked_key("key", key)
         mean = logits[..., 0]
         noise = jax.random.normal(key, mean.shape, mean.dtype)
@@ -423,12 +423,12 @@ class Categorical:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the expected intensities, shape `(batch, *image_shape)`."""
-        _require_last(logits, self.levels)
+        logits = _floats(logits, self.levels)
         return jax.nn.softmax(logits) @ jnp.linspace(0.0, 1.0, self.levels)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities, shape `(batch, *image_shape)`."""
-        _require_last(logits, self.levels)
+        logits = _floats(logits, self.levels)
         key = checked_key("key", key)
         level = jax.random.categorical(key, logits)
         return level.astype(logits.dtype) / (self.levels - 1)
@@ -470,18 +470,22 @@ def uniform_dequantize(key: jax.Array, x: jax.Array, levels: int) -> jax.Array:
     require_numbers(x=x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x has dtype {x.dtype}: give floats, such as jnp.float32(x)")
+    x, count = jnp.asarray(x), float(levels)  # a float may be large
     uniform = jax.random.uniform(checked_key("key", key), x.shape, x.dtype)
-    return (jnp.round(x * (levels - 1)) + uniform) / levels
+    return (jnp.round(x * (count - 1)) + uniform) / count
 
 
-def _require_last(logits: jax.Array, k: int) -> None:
-    """Refuses logits whose last axis has not k numbers for each pixel."""
+def _floats(logits: jax.Array, k: int | None = None) -> jax.Array:
+    """Returns logits as JAX's floats, k of them for each pixel in the last axis."""
     require_numbers(logits=logits)
-    if jnp.shape(logits)[-1:] != (k,):
+    if k is not None and jnp.shape(logits)[-1:] != (k,):
         raise ValueError(
             f"logits has shape {jnp.shape(logits)}: give {k} for each pixel, in the "
             "last axis"
         )
+    logits = jnp.asarray(logits)
+    is_float = jnp.issubdtype(logits.dtype, jnp.floating)
+    return logits if is_float else logits.astype(jnp.float32)
 
 
 def _require_outputs(logits: jax.Array, x: jax.Array, k: int) -> None:
