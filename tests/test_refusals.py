@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 from flax import nnx
+from matplotlib.figure import Figure
 
 import vaelab
 from vaelab import data, evaluation, likelihoods, losses, oracle, plots, recipes
@@ -135,6 +136,10 @@ def test_a_learned_likelihood_does_not_stretch_either():
 
 def parts(*shapes):
     return [jnp.ones(shape) for shape in shapes]
+
+
+def figure_axis():
+    return Figure().subplots()
 
 
 class Tensor:
@@ -281,6 +286,90 @@ class Tensor:
             r"history is \[1.0\]: give",
         ),
         (lambda: plots.plot_samples(vae(), 0, key=KEY), ValueError, "n is 0"),
+        (
+            lambda: plots.plot_samples(vae(), 3, key=KEY, columns=0),
+            ValueError,
+            "columns is 0",
+        ),
+        (lambda: plots.plot_images(X + 1j), TypeError, "images has dtype complex"),
+        (
+            lambda: plots.plot_images(np.zeros((3, 5))),
+            ValueError,
+            r"for vectors images\[:, None\]",
+        ),
+        (
+            lambda: plots.plot_images(np.zeros((3, 5, 5, 2))),
+            ValueError,
+            "a picture has 1, 3 or 4 channels",
+        ),
+        (lambda: plots.plot_images(X, axes=5), TypeError, r"axes is \[5\]: give axes"),
+        (lambda: plots.plot_images(X, axes=[]), ValueError, "axes has 0 axes: 5 im"),
+        (
+            lambda: plots.plot_history({"a": [1.0], "b": [2.0]}, axes=figure_axis()),
+            ValueError,
+            "axes has 1 axes: 2 curves",
+        ),
+        (
+            lambda: plots.plot_history({"a": [1.0]}, []),
+            ValueError,
+            "names is empty: the history has a",
+        ),
+        (
+            lambda: plots.plot_interpolation(vae(), X[0], np.zeros((3, 3))),
+            ValueError,
+            "end has shape",
+        ),
+        (
+            lambda: recipes.warp(KEY, np.zeros((5, 2, 2, 1))),
+            ValueError,
+            r"images has shape \(5, 2, 2, 1\): give \(batch, height, width\)",
+        ),
+        (
+            lambda: losses.importance_samples(vae(), X, 0, 3),
+            TypeError,
+            "key is 0: give a random key",
+        ),
+        (
+            lambda: losses.elbo(vae(), pandas.DataFrame(BINARY)),
+            TypeError,
+            r"x is a DataFrame, .* write np.asarray\(x\)",
+        ),
+        (
+            lambda: losses.total_correlation_terms(*parts(5, 5, 5), dataset_size=5),
+            ValueError,
+            r"z has shape \(5,\): give \(batch, latent\)",
+        ),
+        (
+            lambda: data.from_arrays(X, labels=np.zeros((5, 0), int)),
+            ValueError,
+            r"labels has shape \(5, 0\)",
+        ),
+        (lambda: data.load_digits(binarize="no"), TypeError, "binarize is 'no'"),
+        (
+            lambda: likelihoods.Bernoulli().check(X + 1j),
+            TypeError,
+            "images has dtype complex",
+        ),
+        (
+            lambda: oracle.probabilistic_pca(np.ones((5, 4)), q=1),
+            ValueError,
+            "x varies in fewer than 2 directions",
+        ),
+        (
+            lambda: oracle.linear_beta_vae([2.0, -1.0], 1, 1),
+            ValueError,
+            "eigenvalues contains -1",
+        ),
+        (
+            lambda: oracle.bernoulli_mixture(BINARY, 2, 0, rounds=0),
+            ValueError,
+            "rounds is 0",
+        ),
+        (
+            lambda: vaelab.evaluate(vae(), np.zeros((3, 4)), key=KEY),
+            ValueError,
+            r"for flattened images write images.reshape\(-1, 2, 2\)",
+        ),
     ],
 )
 def test_arguments_that_mean_nothing(call, error, message):
@@ -303,7 +392,10 @@ def test_a_table_is_judged_like_images():
     )
 
 
-def test_the_mean_of_many_images_is_exact():
+def test_the_mean_of_many_images_is_exact(monkeypatch):
+    mutual_information = "vaelab.evaluation._metrics._mutual_information"
+    monkeypatch.setattr(mutual_information, lambda *_: np.zeros(1))  # n² of them
+
     class Constant(likelihoods.Bernoulli):
         def nll(self, logits, x):
             return jnp.full(len(x), 540.3) + 0 * super().nll(logits, x)

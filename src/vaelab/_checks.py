@@ -29,6 +29,17 @@ def host_array(values: Any, name: str = "images") -> np.ndarray:
         ) from error
 
 
+def real_array(values: Any, name: str = "images") -> np.ndarray:
+    """Returns an array of real numbers on the host, as `host_array` does."""
+    array = host_array(values, name)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}: give numbers, such as "
+            f"np.asarray({name}, np.float32)"
+        )
+    return array
+
+
 def _detached(values: Any) -> Any:
     return values.detach().cpu() if hasattr(values, "detach") else values
 
@@ -47,12 +58,7 @@ def numeric_images(
         name: what the caller calls them.
         image_shape: of one image, if the model says it.
     """
-    array = host_array(images, name)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name} has dtype {array.dtype}: give numbers, such as "
-            f"np.asarray({name}, np.float32)"
-        )
+    array = real_array(images, name)
     if image_shape is not None:
         require_image_shape(array.shape, image_shape, name)
     elif array.ndim not in (3, 4):
@@ -99,6 +105,8 @@ def require_finite(array: np.ndarray, name: str) -> None:
 
 def require_unit_interval(array: np.ndarray, name: str = "images") -> None:
     """Refuses NaN, and values outside [0, 1]."""
+    if not array.size:
+        return
     low, high = float(array.min()), float(array.max())
     if 0 <= low and high <= 1:
         return
@@ -137,6 +145,9 @@ def require_image_shape(
         return
     if shape == image_shape:
         advice = f"for a single image write {name}[None]"
+    elif len(shape) == 2 and shape[1] == math.prod(image_shape):
+        sizes = ", ".join(map(str, image_shape))
+        advice = f"for flattened images write {name}.reshape(-1, {sizes})"
     elif len(image_shape) == 3 and shape[1:] == (image_shape[2], *image_shape[:2]):
         advice = f"channels come last, so write np.moveaxis({name}, 1, -1)"
     else:
@@ -155,7 +166,7 @@ def require_one_array(x: Any, name: str) -> None:
             "and labels need a loss_fn of your own that takes them apart, or "
             "vaelab.fit(..., transform=lambda key, batch: batch[0])"
         )
-    if hasattr(x, "detach"):
+    if hasattr(x, "detach") or not hasattr(x, "reshape"):
         raise TypeError(
             f"{name} is a {type(x).__name__}, which JAX does not take: write "
             f"np.asarray({name})"

@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_whole, shown
-from vaelab._checks import host_array, images_for, require_finite
+from vaelab._checks import host_array, images_for, real_array, require_finite
 from vaelab.models import evaluation_view
 
 if TYPE_CHECKING:
@@ -55,11 +55,17 @@ def plot_images(
     >>> len(plot_images(np.zeros((12, 8, 8)), columns=4).axes)
     12
     """
-    images = host_array(images)
+    images = real_array(images)
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: expected (n, height, width) or "
-            "(n, height, width, channels); for a single image write images[None]"
+            "(n, height, width, channels); for a single image write images[None], and "
+            "for vectors images[:, None]"
+        )
+    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"images has shape {images.shape}: a picture has 1, 3 or 4 channels; "
+            "choose one, such as images[..., 0]"
         )
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
@@ -67,17 +73,17 @@ def plot_images(
     if columns is not None:
         columns = checked_whole("columns", columns, least=1)
     columns = columns or min(len(images), 10)
-    rows = math.ceil(len(images) / columns)
-    figure, axes = _image_axes(rows, columns, axes, figsize)
-    if len(axes) < len(images):
-        raise ValueError(
-            f"axes has {len(axes)} axes: {len(images)} images need as many"
-        )
+    if axes is None:
+        axes = _new_axes(math.ceil(len(images) / columns), columns, figsize)
+    axes = _checked_axes(axes, len(images), "images")
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_color("lightgrey")
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(image, cmap="binary", vmin=0, vmax=1)
     for axis in axes[len(images) :]:
         axis.set_axis_off()
-    return figure
+    return axes[0].figure
 
 
 def plot_reconstructions(
@@ -126,7 +132,7 @@ def plot_samples(
         The figure.
     """
     n = checked_whole("n", n, least=1)
-    columns = columns or math.isqrt(n - 1) + 1
+    columns = math.isqrt(n - 1) + 1 if columns is None else columns
     images = model.sample(n, key=key)
     return plot_images(_rows(images), columns=columns, axes=axes, figsize=figsize)
 
@@ -154,7 +160,12 @@ def plot_interpolation(
         The figure, with the reconstruction of `start` at the left.
     """
     steps = checked_whole("steps", steps, least=2)
-    ends = images_for(model, np.stack([host_array(start), host_array(end)]))
+    ends = np.concatenate(
+        [
+            images_for(model, host_array(image, name)[None], name)
+            for name, image in (("start", start), ("end", end))
+        ]
+    )
     first, last = evaluation_view(model).encode(ends).mean
     images = model.generate(jnp.linspace(first, last, steps))
     return plot_images(_rows(images), columns=steps, axes=axes, figsize=figsize)
@@ -172,7 +183,7 @@ def plot_history(
     Args:
         history: what `fit` or `fit_many` returned, or any mapping from a name to one
             value per epoch, or to a row of them for each of several models.
-        names: which curves to show; None shows all.
+        names: which curves to show; None shows all, and a name that one.
         axes: an array with an axis for each curve, or None.
         figsize: width and height in inches, or None.
 
@@ -190,7 +201,11 @@ def plot_history(
         raise TypeError(
             f"history is {shown(history)}: give what fit returned, or its .history"
         )
+    if isinstance(names, str):
+        names = [names]
     names = list(history) if names is None else list(names)
+    if not names:
+        raise ValueError(f"names is empty: the history has {', '.join(history)}")
     if unknown := [name for name in names if name not in history]:
         raise ValueError(
             f"names contains {unknown}: the history has {', '.join(history)}"
@@ -201,9 +216,9 @@ def plot_history(
         size = figsize or (3.2 * len(names), 2.4)
         options = {"figsize": size, "squeeze": False, "layout": "constrained"}
         axes = pyplot.subplots(1, len(names), **options)[1]
-    axes = np.asarray(axes).ravel()
-    for axis, name in zip(axes, names, strict=True):
-        values = np.asarray(history[name])
+    axes = _checked_axes(axes, len(names), "curves")
+    for axis, name in zip(axes, names, strict=False):
+        values = np.atleast_1d(real_array(history[name], name))
         axis.plot(np.arange(1, values.shape[-1] + 1), values.T)
         axis.set(xlabel="epoch", ylabel=name)
     return axes[0].figure
@@ -215,21 +230,28 @@ def _rows(images: ArrayLike) -> np.ndarray:
     return images[:, None] if images.ndim == 2 else images
 
 
-def _image_axes(
-    rows: int, columns: int, axes: Any, figsize: tuple[float, float] | None
-) -> tuple["Figure", np.ndarray]:
-    if axes is None:
-        from matplotlib import pyplot
+def _new_axes(
+    rows: int, columns: int, figsize: tuple[float, float] | None
+) -> np.ndarray:
+    from matplotlib import pyplot
 
-        axes = pyplot.subplots(
-            rows,
-            columns,
-            figsize=figsize or (0.7 * columns, 0.7 * rows),
-            squeeze=False,
-            gridspec_kw={"hspace": 0.1, "wspace": 0.1},
-        )[1]
-    axes = np.asarray(axes).ravel()
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_color("lightgrey")
-    return axes[0].figure, axes
+    return pyplot.subplots(
+        rows,
+        columns,
+        figsize=figsize or (0.7 * columns, 0.7 * rows),
+        squeeze=False,
+        gridspec_kw={"hspace": 0.1, "wspace": 0.1},
+    )[1]
+
+
+def _checked_axes(axes: Any, n: int, what: str) -> np.ndarray:
+    """Returns n axes or more in a row."""
+    axes = np.asarray(axes, object).ravel()
+    if not all(hasattr(axis, "get_xlim") for axis in axes):
+        raise TypeError(
+            f"axes is {shown(axes.tolist())}: give axes of matplotlib, such as those "
+            "that pyplot.subplots returns"
+        )
+    if len(axes) < n:
+        raise ValueError(f"axes has {len(axes)} axes: {n} {what} need as many")
+    return axes

@@ -49,6 +49,10 @@ def warp(key: jax.Array, images: jax.Array, *, share: float = 0.5) -> jax.Array:
     >>> 30 < int(changed.sum()) < 60
     True
     """
+    if jnp.ndim(images) != 3:
+        raise ValueError(
+            f"images has shape {jnp.shape(images)}: give (batch, height, width)"
+        )
     share = checked_number("share", share, least=0, most=1)
     key = checked_key("key", key)
     n, *shape = images.shape

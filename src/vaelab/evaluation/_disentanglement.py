@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_whole
-from vaelab._checks import require_finite
+from vaelab._checks import host_array, require_finite
 
 
 class DCI(NamedTuple):
@@ -297,7 +297,7 @@ def beta_vae_score(
 
 
 def _checked(codes: ArrayLike, factors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    codes, factors = np.asarray(codes), np.asarray(factors)
+    codes, factors = host_array(codes, "codes"), host_array(factors, "factors")
     if codes.dtype.kind not in "iuf":
         raise TypeError(f"codes has dtype {codes.dtype}: give real numbers")
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
