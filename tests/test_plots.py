@@ -106,11 +106,9 @@ def test_what_a_model_of_vectors_makes_is_shown_as_rows():
     assert {picture.shape for picture in pictures} == {(1, 5)}
 
 
-def test_a_list_of_images_and_a_single_name():
+def test_a_list_of_images_is_shown():
     pictures = shown(plots.plot_images([np.zeros((4, 5))] * 3))
     assert [picture.shape for picture in pictures] == [(4, 5)] * 3
-    figure = plots.plot_history({"loss": [3.0], "elbo": [-3.0]}, "elbo")
-    assert [axis.get_ylabel() for axis in figure.axes] == ["elbo"]
 
 
 def test_a_history_is_that_of_a_result_too():

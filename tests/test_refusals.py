@@ -302,17 +302,17 @@ class Tensor:
             ValueError,
             "a picture has 1, 3 or 4 channels",
         ),
-        (lambda: plots.plot_images(X, axes=5), TypeError, r"axes is \[5\]: give axes"),
-        (lambda: plots.plot_images(X, axes=[]), ValueError, "axes has 0 axes: 5 im"),
+        (lambda: plots.plot_images(X, axes=5), TypeError, "axes is 5: give axes"),
+        (lambda: plots.plot_images(X, axes=[]), ValueError, "axes has 0 axes: 5 are"),
         (
             lambda: plots.plot_history({"a": [1.0], "b": [2.0]}, axes=figure_axis()),
             ValueError,
-            "axes has 1 axes: 2 curves",
+            "axes has 1 axes: 2 are",
         ),
         (
-            lambda: plots.plot_history({"a": [1.0]}, []),
-            ValueError,
-            "names is empty: the history has a",
+            lambda: plots.plot_history({"a": [1.0]}, "a"),
+            TypeError,
+            r"names is 'a': give a list",
         ),
         (
             lambda: plots.plot_interpolation(vae(), X[0], np.zeros((3, 3))),

@@ -35,7 +35,7 @@ def checked_size(name: str, value: Any) -> int:
 
 def checked_sizes(name: str, value: Any) -> tuple[int, ...]:
     """Refuses what is no sequence of positive whole numbers."""
-    if not isinstance(value, list | tuple | np.ndarray):
+    if not isinstance(value, list | tuple | np.ndarray) or np.shape(value) == ():
         raise TypeError(
             f"{name} is {shown(value)}: give a tuple of positive integers, such as "
             "(8, 8)"
@@ -62,10 +62,8 @@ def checked_number(
         above: all numbers allowed are larger.
         below: all numbers allowed are smaller.
     """
-    if getattr(value, "shape", None) == () and not isinstance(value, jax.Array):
+    if is_array_of_numbers(value) and value.shape == ():
         value = value.item()
-    elif isinstance(value, jax.Array) and value.shape == ():
-        value = float(value)
     asked = _range(least, most, above, below)
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} is {shown(value)}: give {asked}")
@@ -74,6 +72,41 @@ def checked_number(
     if not (math.isfinite(number) and within):
         raise ValueError(f"{name} is {value}: give {asked}")
     return number
+
+
+def checked_numbers(name: str, values: Any, *, least: float) -> list[float]:
+    """Refuses what is no sequence of finite numbers, at least one."""
+    return [
+        checked_number(f"{name}[{i}]", value, least=least)
+        for i, value in enumerate(checked_list(name, values))
+    ]
+
+
+def checked_list(name: str, values: Any) -> list[Any]:
+    """Refuses what has no order, or nothing in it."""
+    is_vector = is_array_of_numbers(values) and values.ndim == 1
+    if not (is_vector or isinstance(values, list | tuple | range)):
+        raise TypeError(f"{name} is {shown(values)}: give a list, such as [0]")
+    if not len(values):
+        raise ValueError(f"{name} is empty: give at least one")
+    return list(values)
+
+
+def checked_weight(name: str, value: Any) -> Any:
+    """Refuses what weighs no term of a loss; arrays of JAX are not looked into."""
+    if not isinstance(value, jax.Array):
+        return checked_number(name, value, least=0)
+    if value.shape or not is_array_of_numbers(value):
+        raise TypeError(f"{name} is {shown(value)}: give 0 or a positive number")
+    return value
+
+
+def checked_seed(name: str, value: Any) -> int:
+    """Refuses what scikit-learn does not take as a seed."""
+    seed = checked_whole(name, value)
+    if seed >= 2**32:
+        raise ValueError(f"{name} is {seed}: give less than 2**32")
+    return seed
 
 
 def checked_flag(name: str, value: Any) -> bool:
@@ -86,7 +119,7 @@ def checked_flag(name: str, value: Any) -> bool:
 def checked_key(name: str, value: Any) -> jax.Array:
     """Refuses what is not one random key, of the new kind or the old."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    is_new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_new = _is_kind(dtype, jax.dtypes.prng_key)
     is_old = dtype == np.uint32 and shape in ((2,), (4,))
     if not (is_new or is_old):
         raise TypeError(
@@ -110,11 +143,36 @@ def checked_rngs(name: str, value: Any) -> nnx.Rngs:
     return value
 
 
-def checked_path(name: str, value: Any) -> Path:
+def checked_path(name: str, value: Any, kind: str = "folder") -> Path:
     """Refuses what is no path; `~` becomes the home directory."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise TypeError(f"{name} is {shown(value)}: give the path of a folder")
+        raise TypeError(f"{name} is {shown(value)}: give the path of a {kind}")
     return Path(value).expanduser().absolute()
+
+
+def checked_module(name: str, value: Any) -> nnx.Module:
+    """Refuses what is no NNX module, such as a class of models."""
+    if not isinstance(value, nnx.Module):
+        raise TypeError(
+            f"{name} is {shown(value)}: give an NNX module, such as "
+            "vaelab.VAE((8, 8), 64, 8, rngs=nnx.Rngs(0, noise=1))"
+        )
+    return value
+
+
+def is_array_of_numbers(value: Any) -> bool:
+    """Whether this is an array, or a traced one, of real numbers without a mask."""
+    is_array = hasattr(value, "shape") and not isinstance(value, type)
+    dtype = getattr(value, "dtype", None)
+    is_real = any(_is_kind(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
+    return is_array and is_real and not np.ma.is_masked(value)
+
+
+def _is_kind(dtype: Any, kind: Any) -> bool:
+    try:
+        return dtype is not None and bool(jnp.issubdtype(dtype, kind))
+    except TypeError:  # of another library
+        return False
 
 
 def shown(value: Any) -> str:

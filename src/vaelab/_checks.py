@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaelab._arguments import is_array_of_numbers, listed, shown
+
 
 def host_array(values: Any, name: str = "images") -> np.ndarray:
     """Returns an array on the host, also of tensors of PyTorch that have a gradient."""
@@ -20,7 +22,10 @@ def host_array(values: Any, name: str = "images") -> np.ndarray:
     if isinstance(values, list | tuple):
         values = [_detached(value) for value in values]
     try:
-        return np.asarray(_detached(values))
+        array = np.asarray(_detached(values))
+        if not isinstance(array.dtype, np.dtype):
+            raise TypeError("it holds random keys")
+        return array
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, jax.errors.JAXTypeError):  # a value inside of jax.jit
             raise
@@ -29,8 +34,8 @@ def host_array(values: Any, name: str = "images") -> np.ndarray:
         ) from error
 
 
-def real_array(values: Any, name: str = "images") -> np.ndarray:
-    """Returns an array of real numbers on the host, as `host_array` does."""
+def real_array(values: Any, name: str) -> np.ndarray:
+    """Returns an array of real numbers on the host."""
     array = host_array(values, name)
     if array.dtype.kind not in "biuf":
         raise TypeError(
@@ -82,11 +87,30 @@ def images_for(model: Any, images: Any, name: str = "images") -> np.ndarray:
         images: an array, a table, or tensors.
         name: what the caller calls them.
     """
+    require_model(model, "image_shape", "encode", "decode")
     array = numeric_images(images, name, image_shape=model.image_shape)
     likelihood = getattr(model, "likelihood", None)
     if likelihood is not None:
         likelihood.check(array, name)
     return array
+
+
+def require_model(model: Any, *parts: str) -> None:
+    """Refuses what has not the parts of a model, such as a class of models."""
+    missing = [name for name in parts if not hasattr(model, name)]
+    if isinstance(model, type) or missing:
+        lack = f", which has no {listed(missing)}" if missing else ""
+        raise TypeError(
+            f"model is {shown(model)}{lack}: give a vaelab.VAE, or a model with its "
+            "methods"
+        )
+
+
+def require_numbers(**arrays: Any) -> None:
+    """Refuses what is no array of real numbers; their values are not read."""
+    for name, array in arrays.items():
+        if not is_array_of_numbers(array):
+            raise TypeError(f"{name} is {shown(array)}: give an array of real numbers")
 
 
 def require_finite(array: np.ndarray, name: str) -> None:
@@ -166,11 +190,12 @@ def require_one_array(x: Any, name: str) -> None:
             "and labels need a loss_fn of your own that takes them apart, or "
             "vaelab.fit(..., transform=lambda key, batch: batch[0])"
         )
-    if hasattr(x, "detach") or not hasattr(x, "reshape"):
+    if hasattr(x, "detach") or hasattr(x, "iloc"):
         raise TypeError(
             f"{name} is a {type(x).__name__}, which JAX does not take: write "
             f"np.asarray({name})"
         )
+    require_numbers(**{name: x})
 
 
 def _reshape_advice(shape: tuple[int, ...], name: str) -> str:
@@ -184,6 +209,7 @@ def _reshape_advice(shape: tuple[int, ...], name: str) -> str:
 
 def require_same_shape(**arrays: Any) -> None:
     """Refuses arrays that NumPy's rules would stretch to fit each other."""
+    require_numbers(**arrays)
     shapes = {name: jnp.shape(array) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         seen = " and ".join(f"{name} has shape {s}" for name, s in shapes.items())

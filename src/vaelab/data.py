@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaelab._arguments import checked_flag, checked_number, checked_whole
+from vaelab._arguments import checked_flag, checked_number, checked_seed
 from vaelab._checks import host_array, numeric_images, require_unit_interval
 
 __all__ = ["ImageData", "from_arrays", "load_digits", "load_sprites"]
@@ -85,7 +85,6 @@ def load_digits(
     Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten
     Digits, UCI Machine Learning Repository, as shipped with scikit-learn.
     """
-    binarize = checked_flag("binarize", binarize)
     if not 0 <= checked_number("threshold", threshold) < 1:
         raise ValueError(
             f"threshold is {threshold}: give a number in [0, 1), the intensity (after "
@@ -93,7 +92,7 @@ def load_digits(
         )
     *pixels, labels = np.loadtxt(_digits_file(), delimiter=",").T
     images = np.stack(pixels, axis=1).reshape(-1, 8, 8) / 16
-    if binarize:
+    if checked_flag("binarize", binarize):
         images = images > threshold
     return from_arrays(
         images.astype(np.float32),
@@ -182,7 +181,7 @@ images / 255
         array = numeric_images(array)
         require_unit_interval(array)
     test_size = checked_number("test_size", test_size, above=0, below=1)
-    seed = checked_whole("seed", seed)
+    seed = checked_seed("seed", seed)
     if len(array) < 2:
         raise ValueError(
             f"images has shape {array.shape}: give at least 2 images, one to train on "

@@ -14,8 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_whole, shown
-from vaelab._checks import host_array, images_for, real_array, require_finite
+from vaelab._arguments import checked_key, checked_number, checked_whole, shown
+from vaelab._checks import (
+    host_array,
+    images_for,
+    real_array,
+    require_finite,
+    require_model,
+)
 from vaelab.models import evaluation_view
 
 if TYPE_CHECKING:
@@ -55,7 +61,7 @@ def plot_images(
     >>> len(plot_images(np.zeros((12, 8, 8)), columns=4).axes)
     12
     """
-    images = real_array(images)
+    images = real_array(images, "images")
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: expected (n, height, width) or "
@@ -73,17 +79,14 @@ def plot_images(
     if columns is not None:
         columns = checked_whole("columns", columns, least=1)
     columns = columns or min(len(images), 10)
-    if axes is None:
-        axes = _new_axes(math.ceil(len(images) / columns), columns, figsize)
-    axes = _checked_axes(axes, len(images), "images")
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_color("lightgrey")
+    rows = math.ceil(len(images) / columns)
+    _check_frame(axes, figsize, len(images))
+    figure, axes = _image_axes(rows, columns, axes, figsize)
     for axis, image in zip(axes, images, strict=False):
         axis.imshow(image, cmap="binary", vmin=0, vmax=1)
     for axis in axes[len(images) :]:
         axis.set_axis_off()
-    return axes[0].figure
+    return figure
 
 
 def plot_reconstructions(
@@ -104,7 +107,9 @@ def plot_reconstructions(
     Returns:
         The figure, with the images in the first row.
     """
+    require_model(model, "reconstruct")
     images = images_for(model, images)
+    _check_frame(axes, figsize, 2 * len(images))
     pairs = jnp.concatenate([images, model.reconstruct(images)])
     return plot_images(_rows(pairs), columns=len(images), axes=axes, figsize=figsize)
 
@@ -132,8 +137,12 @@ def plot_samples(
         The figure.
     """
     n = checked_whole("n", n, least=1)
-    columns = math.isqrt(n - 1) + 1 if columns is None else columns
-    images = model.sample(n, key=key)
+    require_model(model, "sample")
+    _check_frame(axes, figsize, n)
+    if columns is not None:
+        columns = checked_whole("columns", columns, least=1)
+    columns = columns or math.isqrt(n - 1) + 1
+    images = model.sample(n, key=checked_key("key", key))
     return plot_images(_rows(images), columns=columns, axes=axes, figsize=figsize)
 
 
@@ -160,6 +169,8 @@ def plot_interpolation(
         The figure, with the reconstruction of `start` at the left.
     """
     steps = checked_whole("steps", steps, least=2)
+    _check_frame(axes, figsize, steps)
+    require_model(model, "generate")
     ends = np.concatenate(
         [
             images_for(model, host_array(image, name)[None], name)
@@ -183,7 +194,7 @@ def plot_history(
     Args:
         history: what `fit` or `fit_many` returned, or any mapping from a name to one
             value per epoch, or to a row of them for each of several models.
-        names: which curves to show; None shows all, and a name that one.
+        names: which curves to show; None shows all.
         axes: an array with an axis for each curve, or None.
         figsize: width and height in inches, or None.
 
@@ -201,27 +212,47 @@ def plot_history(
         raise TypeError(
             f"history is {shown(history)}: give what fit returned, or its .history"
         )
-    if isinstance(names, str):
-        names = [names]
-    names = list(history) if names is None else list(names)
-    if not names:
-        raise ValueError(f"names is empty: the history has {', '.join(history)}")
-    if unknown := [name for name in names if name not in history]:
+    if names is not None and not isinstance(names, list | tuple):
+        raise TypeError(f"names is {shown(names)}: give a list, such as ['loss']")
+    names = list(names or history)
+    if unknown := [name for name in names if name not in list(history)]:
         raise ValueError(
             f"names contains {unknown}: the history has {', '.join(history)}"
         )
+    _check_frame(axes, figsize, len(names))
     if axes is None:
         from matplotlib import pyplot
 
         size = figsize or (3.2 * len(names), 2.4)
         options = {"figsize": size, "squeeze": False, "layout": "constrained"}
         axes = pyplot.subplots(1, len(names), **options)[1]
-    axes = _checked_axes(axes, len(names), "curves")
-    for axis, name in zip(axes, names, strict=False):
+    axes = np.asarray(axes).ravel()
+    for axis, name in zip(axes, names, strict=True):
         values = np.atleast_1d(real_array(history[name], name))
         axis.plot(np.arange(1, values.shape[-1] + 1), values.T)
         axis.set(xlabel="epoch", ylabel=name)
     return axes[0].figure
+
+
+def _check_frame(axes: Any, figsize: Any, count: int) -> None:
+    """Refuses what are no axes to draw so many pictures into, and what is no size."""
+    if figsize is not None:
+        if not isinstance(figsize, list | tuple) or len(figsize) != 2:
+            raise TypeError(
+                f"figsize is {shown(figsize)}: give width and height, such as (6, 4)"
+            )
+        for i, inches in enumerate(figsize):
+            checked_number(f"figsize[{i}]", inches, above=0)
+    if axes is None:
+        return
+    given = np.asarray(axes, object).ravel()
+    if not all(hasattr(axis, "imshow") for axis in given):
+        raise TypeError(
+            f"axes is {shown(axes)}: give axes of matplotlib, such as "
+            "plt.subplots(1, 2)[1]"
+        )
+    if len(given) < count:
+        raise ValueError(f"axes has {len(given)} axes: {count} are needed")
 
 
 def _rows(images: ArrayLike) -> np.ndarray:
@@ -230,28 +261,21 @@ def _rows(images: ArrayLike) -> np.ndarray:
     return images[:, None] if images.ndim == 2 else images
 
 
-def _new_axes(
-    rows: int, columns: int, figsize: tuple[float, float] | None
-) -> np.ndarray:
-    from matplotlib import pyplot
+def _image_axes(
+    rows: int, columns: int, axes: Any, figsize: tuple[float, float] | None
+) -> tuple["Figure", np.ndarray]:
+    if axes is None:
+        from matplotlib import pyplot
 
-    return pyplot.subplots(
-        rows,
-        columns,
-        figsize=figsize or (0.7 * columns, 0.7 * rows),
-        squeeze=False,
-        gridspec_kw={"hspace": 0.1, "wspace": 0.1},
-    )[1]
-
-
-def _checked_axes(axes: Any, n: int, what: str) -> np.ndarray:
-    """Returns n axes or more in a row."""
-    axes = np.asarray(axes, object).ravel()
-    if not all(hasattr(axis, "get_xlim") for axis in axes):
-        raise TypeError(
-            f"axes is {shown(axes.tolist())}: give axes of matplotlib, such as those "
-            "that pyplot.subplots returns"
-        )
-    if len(axes) < n:
-        raise ValueError(f"axes has {len(axes)} axes: {n} {what} need as many")
-    return axes
+        axes = pyplot.subplots(
+            rows,
+            columns,
+            figsize=figsize or (0.7 * columns, 0.7 * rows),
+            squeeze=False,
+            gridspec_kw={"hspace": 0.1, "wspace": 0.1},
+        )[1]
+    axes = np.asarray(axes).ravel()
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_color("lightgrey")
+    return axes[0].figure, axes

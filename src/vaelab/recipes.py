@@ -13,8 +13,8 @@ from flax import nnx
 from jax.scipy.ndimage import map_coordinates
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_key, checked_number
-from vaelab._checks import numeric_images
+from vaelab._arguments import checked_flag, checked_key, checked_number, checked_whole
+from vaelab._checks import numeric_images, require_numbers
 from vaelab.losses import iwae_loss
 from vaelab.models import VAE
 from vaelab.training import fit
@@ -49,12 +49,13 @@ def warp(key: jax.Array, images: jax.Array, *, share: float = 0.5) -> jax.Array:
     >>> 30 < int(changed.sum()) < 60
     True
     """
-    if jnp.ndim(images) != 3:
-        raise ValueError(
-            f"images has shape {jnp.shape(images)}: give (batch, height, width)"
-        )
     share = checked_number("share", share, least=0, most=1)
     key = checked_key("key", key)
+    require_numbers(images=images)
+    if images.ndim != 3:
+        raise ValueError(
+            f"images has shape {images.shape}: give (batch, height, width)"
+        )
     n, *shape = images.shape
     keys = jax.random.split(key, 4)
     maps = jnp.eye(2)[None] + 0.1 * jax.random.normal(keys[0], (n, 2, 2))
@@ -101,6 +102,10 @@ def digits_vae(
     >>> vae.latent_size
     16
     """
+    epochs = checked_whole("epochs", epochs, least=1)
+    seed = checked_whole("seed", seed)
+    if progress is not None:
+        progress = checked_flag("progress", progress)
     images = numeric_images(images)
     batch_size = min(128, len(images))
     model = VAE(

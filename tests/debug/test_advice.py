@@ -62,7 +62,10 @@ def unregistered(monkeypatch):
 def outcome(program):
     """`"finite"`, `"not finite"`, or None where the advice is no line of source."""
     call = program.build()
-    report = explain(call.fn, *call.args, **call.kwargs)
+    try:
+        report = explain(call.fn, *call.args, **call.kwargs)
+    except NotImplementedError:  # an older JAX cannot differentiate it
+        return None
     if not report.rewrites:
         assert not report.tried.startswith("tried:")
         return None

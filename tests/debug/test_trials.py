@@ -1,6 +1,9 @@
 """Advice is the user's own line, rewritten, and it was tried."""
 
+import linecache
+import sys
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -225,3 +228,19 @@ def test_without_source_the_operand_is_kept_in_its_domain():
     report = explain(space["fn"], ZERO)
     assert report.rewrites == ()
     assert report.tried.startswith("tried, with the operand of log kept in its domain")
+
+
+def test_a_cell_of_a_notebook_whose_imports_are_in_another_cell(monkeypatch):
+    cell = "/tmp/ipykernel_1/7.py"
+    source = "def fn(x):\n    return jnp.sqrt(x - 1).sum()\n"
+    lines = source.splitlines(keepends=True)
+    monkeypatch.setitem(linecache.cache, cell, (len(source), None, lines, cell))
+    notebook = types.ModuleType("__main__")
+    notebook.jnp = jnp
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    exec(compile(source, cell, "exec"), vars(notebook))
+    report = explain(notebook.fn, ZERO)
+    assert report.tried == FINE
+    assert report.rewrites[0].new.strip() == (
+        f"return jnp.sqrt(jnp.maximum(x - 1, {FLOAT32}.eps ** 2)).sum()"
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import jax
 import numpy as np
 
+from vaelab._arguments import checked_path
 from vaelab.callbacks._callback import Callback
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class JSONLogger(_Logger):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
-        self._path = Path(path)
+        self._path = checked_path("path", path, "file")
         self._file: BinaryIO | None = None
 
     def _open(self, run: "Run") -> int:
@@ -165,7 +166,7 @@ class TensorBoard(_Logger):
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         super().__init__()
-        self._directory = Path(directory)
+        self._directory = checked_path("directory", directory)
         # The parts from which TensorBoard's own writer is made. It would import
         # tensorflow where that is installed, and writes in a thread, which a killed run
         # does not wait for.

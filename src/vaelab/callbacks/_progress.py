@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.std import tqdm
 
+from vaelab._arguments import checked_flag
 from vaelab.callbacks._callback import Callback
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class ProgressBar(Callback):
     every = None
 
     def __init__(self, show: bool | None = None) -> None:
-        self._show = _someone_watches() if show is None else show
+        self._show = _someone_watches() if show is None else checked_flag("show", show)
         self._bar: tqdm | None = None
 
     def on_start(self, run: "Run") -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flax import nnx
 
+from vaelab._arguments import checked_flag, checked_module, checked_path
 from vaelab.checkpoints._store import Saved, Store
 from vaelab.checkpoints._trees import filled, key_kinds, named_arrays
 from vaelab.models._description import build, description
@@ -31,6 +32,7 @@ def save(model: nnx.Module, path: str | os.PathLike[str]) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(vae, folder)
     """
+    checked_module("model", model)
     with closing(Store(path)) as store:
         store.prepare()
         before = store.newest()
@@ -73,13 +75,16 @@ def load(path: str | os.PathLike[str], model: Any = None, *, best: bool = False)
     ...     print(load(folder).latent_size)
     8
     """
-    where = os.fspath(path)
+    where = str(checked_path("path", path))
+    if model is not None:
+        checked_module("model", model)
+    best = checked_flag("best", best)
     with closing(Store(path)) as store:
         saved = store.newest()
         if saved is None:
             raise FileNotFoundError(
-                f"there is no saved model in {where!r}: give the folder that "
-                "vaelab.save or callbacks.Checkpoint wrote"
+                f"there is no saved model in {where!r}: give as path the "
+                "folder that vaelab.save or callbacks.Checkpoint wrote"
             )
         if best:
             saved = _best(store, saved)

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
+from vaelab._arguments import checked_path
 from vaelab.checkpoints._facts import OtherFormatError, checked, checksums, sealed
 from vaelab.checkpoints._lock import locked, unlock
 
@@ -59,9 +60,7 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str = "path") -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"{name} is {path!r}: give the path of a folder")
-        self.path = Path(path).expanduser().absolute()
+        self.path = checked_path(name, path)
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(
                 f"{self.path} is a file: give a folder for the checkpoints"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_whole
+from vaelab._arguments import checked_seed, checked_whole
 from vaelab._checks import host_array, require_finite
 
 
@@ -159,7 +159,7 @@ def dci(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> DCI:
     from sklearn.model_selection import train_test_split
 
     codes, factors = _checked(codes, factors)
-    seed = checked_whole("seed", seed)
+    seed = checked_seed("seed", seed)
     split: Any = train_test_split(codes, factors, test_size=0.2, random_state=seed)
     codes_train, codes_test, factors_train, factors_test = split
     importances, accuracies = [], []

@@ -62,6 +62,7 @@ def evaluate(
             is below 1.
 
     >>> import vaelab
+    >>> from flax import nnx
     >>> digits = vaelab.data.load_digits()
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0))
     >>> metrics = evaluate(vae, digits.test, key=jax.random.key(0), num_samples=10)
@@ -105,6 +106,7 @@ def anomaly_scores(
         higher, the stranger.
 
     >>> import vaelab
+    >>> from flax import nnx
     >>> vae = vaelab.VAE((8, 8), 32, 8, rngs=nnx.Rngs(0))
     >>> scores = anomaly_scores(vae, np.zeros((3, 8, 8)), key=jax.random.key(0))
     >>> print(scores.shape, f"{scores[0]:.0f}")

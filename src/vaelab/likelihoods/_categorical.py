@@ -7,8 +7,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_key, checked_whole
-from vaelab._checks import real_array, require_levels, require_unit_interval
-from vaelab.likelihoods._protocol import require_outputs, sum_over_pixels
+from vaelab._checks import (
+    real_array,
+    require_levels,
+    require_numbers,
+    require_unit_interval,
+)
+from vaelab.likelihoods._protocol import require_last, require_outputs, sum_over_pixels
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,13 @@ class Categorical:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the expected intensities, shape `(batch, *image_shape)`."""
+        require_last(logits, self.levels)
         return jax.nn.softmax(logits) @ jnp.linspace(0.0, 1.0, self.levels)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities, shape `(batch, *image_shape)`."""
+        require_last(logits, self.levels)
+        key = checked_key("key", key)
         level = jax.random.categorical(key, logits)
         return level.astype(logits.dtype) / (self.levels - 1)
 
@@ -99,5 +107,8 @@ def uniform_dequantize(key: jax.Array, x: jax.Array, levels: int) -> jax.Array:
     arXiv:1511.01844, section 3.1.
     """
     levels = checked_whole("levels", levels, least=2)
+    require_numbers(x=x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x has dtype {x.dtype}: give floats, such as jnp.float32(x)")
     uniform = jax.random.uniform(checked_key("key", key), x.shape, x.dtype)
     return (jnp.round(x * (levels - 1)) + uniform) / levels

@@ -8,11 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from vaelab._arguments import checked_number
+from vaelab._arguments import checked_key, checked_number
 from vaelab._bounds import bounded
-from vaelab._checks import real_array, require_finite, require_same_shape
+from vaelab._checks import (
+    real_array,
+    require_finite,
+    require_numbers,
+    require_same_shape,
+)
 from vaelab._signatures import ConstructorSignature
-from vaelab.likelihoods._protocol import require_outputs, sum_over_pixels
+from vaelab.likelihoods._protocol import require_last, require_outputs, sum_over_pixels
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,13 @@ class Gaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
+        require_numbers(logits=logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
@@ -103,10 +111,13 @@ class LearnedGaussian(nnx.Module):
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
+        require_numbers(logits=logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
+        require_numbers(logits=logits)
+        key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
     def check(self, x: ArrayLike, name: str = "images") -> None:
@@ -157,10 +168,13 @@ class PixelwiseGaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the means, shape `(batch, *image_shape)`."""
+        require_last(logits, 2)
         return logits[..., 0]
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images, shape `(batch, *image_shape)`."""
+        require_last(logits, 2)
+        key = checked_key("key", key)
         mean = logits[..., 0]
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         return mean + jnp.exp(self._log_std(logits)) * noise

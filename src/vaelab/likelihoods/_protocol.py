@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaelab._checks import require_numbers
+
 
 class Likelihood(Protocol):
     """What a model and a loss ask of p(x | z)."""
@@ -32,8 +34,19 @@ class Likelihood(Protocol):
         ...
 
 
+def require_last(logits: jax.Array, k: int) -> None:
+    """Refuses logits whose last axis has not k numbers for each pixel."""
+    require_numbers(logits=logits)
+    if jnp.shape(logits)[-1:] != (k,):
+        raise ValueError(
+            f"logits has shape {jnp.shape(logits)}: give {k} for each pixel, in the "
+            "last axis"
+        )
+
+
 def require_outputs(logits: jax.Array, x: jax.Array, k: int) -> None:
     """Refuses logits that are not k numbers for each pixel."""
+    require_numbers(logits=logits, x=x)
     if jnp.shape(logits) != (*jnp.shape(x), k):
         raise ValueError(
             f"logits has shape {jnp.shape(logits)} and x has shape {jnp.shape(x)}: "

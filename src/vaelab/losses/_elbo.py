@@ -11,9 +11,10 @@ from vaelab._arguments import (
     checked_key,
     checked_number,
     checked_size,
+    checked_weight,
     checked_whole,
 )
-from vaelab._checks import require_one_array, require_same_shape
+from vaelab._checks import require_model, require_one_array, require_same_shape
 
 
 class ELBOTerms(NamedTuple):
@@ -99,8 +100,8 @@ def elbo(
     free bits: D. P. Kingma et al. (2016), Improved Variational Inference with Inverse
     Autoregressive Flow, arXiv:1606.04934, equation 15.
     """
-    if not isinstance(free_bits, jax.Array):
-        free_bits = checked_number("free_bits", free_bits, least=0)
+    beta = checked_weight("beta", beta)
+    free_bits = checked_weight("free_bits", free_bits)
     terms = _elbo_terms(model, x, key)
     regulariser = terms.kl.sum(axis=-1)  # (batch,)
     if isinstance(free_bits, jax.Array) or free_bits:
@@ -143,6 +144,7 @@ def mean_reduced_loss(
 
     Source: the digits tutorial of jax-ai-stack, among others.
     """
+    kl_weight = checked_weight("kl_weight", kl_weight)
     terms = _elbo_terms(model, x, key)
     per_pixel = terms.reconstruction / math.prod(x.shape[1:])
     return terms._replace(loss=per_pixel + kl_weight * terms.kl.mean(axis=-1))
@@ -165,7 +167,7 @@ def effective_beta(kl_weight: float, num_pixels: int, latent_size: int) -> float
     """
     num_pixels = checked_size("num_pixels", num_pixels)
     latent_size = checked_size("latent_size", latent_size)
-    return checked_number("kl_weight", kl_weight) * num_pixels / latent_size
+    return checked_number("kl_weight", kl_weight, least=0) * num_pixels / latent_size
 
 
 def kl_warmup(steps: int, *, start: float = 0.0, end: float = 1.0) -> optax.Schedule:
@@ -192,11 +194,13 @@ def kl_warmup(steps: int, *, start: float = 0.0, end: float = 1.0) -> optax.Sche
     arXiv:1511.06349, section 3.1.
     """
     steps = checked_whole("steps", steps, least=1)
-    start, end = checked_number("start", start), checked_number("end", end)
+    start = checked_number("start", start, least=0)
+    end = checked_number("end", end, least=0)
     return optax.linear_schedule(start, end, steps)
 
 
 def _elbo_terms(model: Any, x: jax.Array, key: jax.Array | None) -> ELBOTerms:
+    require_model(model, "encode", "decode", "likelihood", "rngs")
     require_one_array(x, "x")
     key = model.rngs.noise() if key is None else checked_key("key", key)
     posterior = model.encode(x)

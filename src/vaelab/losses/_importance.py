@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vaelab._arguments import checked_key, checked_whole
-from vaelab._checks import require_one_array
+from vaelab._checks import require_model, require_one_array
 from vaelab.losses._elbo import ELBOTerms, kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -55,6 +55,7 @@ def iwae_loss(
     Source: Y. Burda et al. (2016), Importance Weighted Autoencoders,
     arXiv:1509.00519, equations 8 and 14.
     """
+    require_model(model, "encode", "decode", "likelihood", "rngs")
     require_one_array(x, "x")
     num_samples = checked_whole("num_samples", num_samples, least=1)
     noise_key = model.rngs.noise() if key is None else checked_key("key", key)
@@ -103,6 +104,7 @@ def iwae_bound(
 
     Source: Burda et al. (2016), theorem 1.
     """
+    require_model(model, "encode", "decode", "likelihood")
     require_one_array(x, "x")
     key = checked_key("key", key)
     num_samples = checked_whole("num_samples", num_samples, least=1)
@@ -130,6 +132,7 @@ def importance_samples(
     >>> draws[0].shape
     (20, 5)
     """
+    require_model(model, "encode", "decode", "likelihood")
     require_one_array(x, "x")
     key = checked_key("key", key)
     num_samples = checked_whole("num_samples", num_samples, least=1)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vaelab._arguments import checked_key, checked_whole
-from vaelab._checks import require_one_array, require_same_shape
+from vaelab._arguments import checked_key, checked_weight, checked_whole
+from vaelab._checks import require_model, require_one_array, require_same_shape
 from vaelab.losses._elbo import ELBOTerms, kl_standard_normal
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -150,7 +150,9 @@ def beta_tc_loss(
 
     Source: Chen et al. (2018), equation 4.
     """
+    require_model(model, "encode", "decode", "likelihood", "rngs")
     require_one_array(x, "x")
+    beta = checked_weight("beta", beta)
     key = model.rngs.noise() if key is None else checked_key("key", key)
     posterior = model.encode(x)
     z = posterior.sample(key)

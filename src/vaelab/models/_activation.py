@@ -1,5 +1,6 @@
 """The function after a hidden layer."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,15 @@ def activation_of(activation: Any) -> Any:
         raise TypeError(
             f"activation is {shown(activation)}: give a function, such as nnx.{name}"
         )
+    if not isinstance(activation, nnx.Module):
+        try:
+            inspect.signature(activation).bind(None)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, TypeError):  # else it does not say what it takes
+                raise TypeError(
+                    f"activation is {shown(activation)}, which cannot be called with "
+                    f"one array: {error}; give a function, such as nnx.relu"
+                ) from None
     name = getattr(activation, "__name__", None)
     if name in _ACTIVATIONS and getattr(nnx, name) is activation:
         return Named(name)

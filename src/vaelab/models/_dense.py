@@ -16,6 +16,7 @@ from vaelab._arguments import (
     shown,
 )
 from vaelab._bounds import bounded
+from vaelab._checks import require_numbers
 from vaelab._signatures import ConstructorSignature
 from vaelab.models._activation import Activation, activation_of
 from vaelab.models._posterior import Posterior
@@ -95,6 +96,7 @@ class Encoder(nnx.Module):
         Args:
             x: shape `(batch, input_size)`; further axes are flattened.
         """
+        require_numbers(x=x)
         x = x.reshape(x.shape[0], -1)  # (batch, input_size)
         h = self.hidden(x)
         log_std = _float32(self.linear_std(h))
@@ -151,6 +153,7 @@ class Decoder(nnx.Module):
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """Returns logits, shape `(batch, output_size)`, for z `(batch, latent)`."""
+        require_numbers(z=z)
         return _float32(self.linear(self.hidden(z)))
 
 
@@ -193,7 +196,8 @@ def dtype_of(dtype: Any) -> Any:
     if dtype is None:
         return None
     try:
-        checked = jnp.dtype(dtype)
+        is_array = hasattr(dtype, "__array__") and not isinstance(dtype, type)
+        checked = None if is_array else jnp.dtype(dtype)
     except TypeError:
         checked = None
     if checked is None or not jnp.issubdtype(checked, jnp.floating):

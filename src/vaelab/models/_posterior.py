@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import jax
 
+from vaelab._arguments import checked_key
+
 
 class Posterior(NamedTuple):
     """A diagonal Gaussian q(z | x) for each image of a batch.
@@ -38,5 +40,5 @@ class Posterior(NamedTuple):
         Source: the reparameterisation of Kingma and Welling (2013), section 2.4.
         """
         return self.mean + self.std * jax.random.normal(
-            key, self.mean.shape, self.mean.dtype
+            checked_key("key", key), self.mean.shape, self.mean.dtype
         )

@@ -21,7 +21,7 @@ from vaelab._arguments import (
     listed,
     shown,
 )
-from vaelab._checks import require_image_shape, require_one_array
+from vaelab._checks import require_image_shape, require_numbers, require_one_array
 from vaelab._signatures import ConstructorSignature
 from vaelab.likelihoods import Bernoulli, Likelihood
 from vaelab.models._activation import Activation, activation_of
@@ -179,6 +179,7 @@ class VAE(nnx.Module):
         Their shape is `(batch, *image_shape)`, followed by an axis of
         `likelihood.outputs_per_pixel` if that is more than one.
         """
+        require_numbers(z=z)
         if jnp.ndim(z) != 2 or jnp.shape(z)[1] != self.latent_size:
             raise ValueError(
                 f"z has shape {jnp.shape(z)}: this model takes (batch, "

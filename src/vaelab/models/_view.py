@@ -13,7 +13,8 @@ def evaluation_view(model: Any) -> Any:
     Args:
         model: any NNX module.
 
-    >>> vae = VAE((8, 8), 32, 8, dropout=0.5, rngs=nnx.Rngs(0))
+    >>> import vaelab
+    >>> vae = vaelab.VAE((8, 8), 32, 8, dropout=0.5, rngs=nnx.Rngs(0))
     >>> view = evaluation_view(vae)
     >>> view.encoder.hidden.layers[2].deterministic
     True

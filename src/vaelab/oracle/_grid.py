@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_number, checked_whole
-from vaelab._checks import images_for
+from vaelab._checks import images_for, require_model
 from vaelab.losses import kl_standard_normal
 from vaelab.models import Posterior, evaluation_view
 
@@ -44,6 +44,7 @@ def grid_log_likelihood(
     >>> print(f"{np.exp(grid_log_likelihood(vae, every_image)).sum():.4f}")
     1.0000
     """
+    require_model(model, "latent_size", "encode", "decode", "likelihood")
     if model.latent_size != 2:
         raise ValueError(
             f"model has latent_size {model.latent_size}: a grid integrates 2 "

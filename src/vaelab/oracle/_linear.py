@@ -144,9 +144,11 @@ def linear_beta_vae(
     beta = checked_number("beta", beta, above=0)
     threshold = beta * checked_number("sigma2", sigma2, above=0)
     eigenvalues = real_array(eigenvalues, "eigenvalues").astype(float)
+    if eigenvalues.ndim != 1 or not eigenvalues.size:
+        raise ValueError(
+            f"eigenvalues has shape {eigenvalues.shape}: give one for each unit"
+        )
     require_finite(eigenvalues, "eigenvalues")
-    if eigenvalues.ndim != 1:
-        raise ValueError(f"eigenvalues has shape {eigenvalues.shape}: give (units,)")
     if (eigenvalues < 0).any():
         raise ValueError(
             f"eigenvalues contains {eigenvalues.min():g}: a covariance has none below "

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vaelab._arguments import checked_flag, checked_whole
+from vaelab._arguments import checked_flag, checked_path, checked_whole
 from vaelab.callbacks import Callback, Checkpoint, ProgressBar
 from vaelab.losses import elbo
 from vaelab.training import _inputs, _tables
@@ -155,6 +155,10 @@ def fit(
     _inputs.check_mesh(mesh)
     seed = checked_whole("seed", seed)
     guard = checked_flag("guard", guard)
+    if progress is not None:
+        progress = checked_flag("progress", progress)
+    if resume is not None:
+        checked_path("resume", resume)
     callbacks = _inputs.checked_callbacks(callbacks)
     feed = feed_for(model, images, batch_size, steps_per_epoch, transform, mesh, epochs)
     held_out = None

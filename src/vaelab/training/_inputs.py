@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vaelab._arguments import shown
+from vaelab._arguments import checked_module, checked_number, shown
 from vaelab._checks import numeric_images, require_finite
 from vaelab.callbacks import Callback
 from vaelab.data import ImageData
@@ -23,12 +23,12 @@ from vaelab.training._objective import name_of, signature_of, takes
 NOTHING: Mapping[str, Any] = {}
 
 
-def is_stream(images: Any) -> bool:
+def is_stream(images: Any, name: str = "images") -> bool:
     """Whether images come in batches, rather than as arrays."""
     if isinstance(images, tuple | list | Mapping) or hasattr(images, "__array__"):
         return False
     if images is None or isinstance(images, str | bytes):
-        raise TypeError(f"images is {images!r}: give an array, or a loader of batches")
+        raise TypeError(f"{name} is {images!r}: give an array, or a loader of batches")
     if hasattr(images, "__getitem__") and not hasattr(images, "__iter__"):
         raise TypeError(
             f"images is a {type(images).__name__}, which gives single examples: wrap "
@@ -40,11 +40,7 @@ def is_stream(images: Any) -> bool:
 
 def check_model(model: Any, name: str = "model") -> None:
     """Refuses what is no NNX module, such as a class of models."""
-    if not isinstance(model, nnx.Module):
-        raise TypeError(
-            f"{name} is {reprlib.repr(model)}: give an NNX module, such as "
-            "vaelab.VAE((8, 8), 64, 8, rngs=nnx.Rngs(0, noise=1))"
-        )
+    checked_module(name, model)
 
 
 def check_function(name: str, function: Any, example: str) -> None:
@@ -58,6 +54,7 @@ def check_function(name: str, function: Any, example: str) -> None:
 def check_loss(loss_fn: Any, given: Mapping[str, Any] = NOTHING) -> None:
     """Refuses what is no function of a model, a batch and the given arguments."""
     check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
+    _refuse_class("loss_fn", loss_fn)
     _check_call("loss_fn", loss_fn, ("model", "batch"), given)
 
 
@@ -65,8 +62,14 @@ def check_transform(transform: Any) -> None:
     """Refuses what is no function of a key and a batch."""
     if transform is not None:
         check_function("transform", transform, "lambda key, batch: batch")
+        _refuse_class("transform", transform)
         given = {"step": 0} if takes(transform, "step") else {}
         _check_call("transform", transform, ("key", "batch"), given)
+
+
+def _refuse_class(name: str, function: Any) -> None:
+    if isinstance(function, type):
+        raise TypeError(f"{name} is {shown(function)}: give a function, not a class")
 
 
 def _check_call(
@@ -125,20 +128,22 @@ def checked_knobs(
             "each step, made from seed"
         )
     check_loss(loss_fn, given)
-    return {name: _checked_knob(name, value) for name, value in given.items()}
+    return {name: checked_knob(name, value) for name, value in given.items()}
 
 
-def _checked_knob(name: str, value: Any) -> Any:
+def checked_knob(name: str, value: Any) -> Any:
     if callable(value):
         check_schedule(name, value)
         return value
-    if isinstance(value, bool | str | int) and name != "beta":
+    if name == "beta":
+        value = checked_number(name, value, least=0)
+    if isinstance(value, bool | str | int):
         return value
     try:
         array = np.asarray(value) + np.float32(0)
     except (TypeError, ValueError):
         array = None
-    if array is None or not np.isfinite(array).all():
+    if array is None or array.dtype.kind == "c" or not np.isfinite(array).all():
         raise ValueError(f"{name} is {value!r}: give a finite number, or a schedule")
     return array.astype(np.float32)
 
@@ -175,7 +180,7 @@ def checked_data(model: Any, data: Any, name: str, transform: Any = None) -> Any
             f"{name} is an ImageData, which holds two parts: give its {part}, as in "
             f"{name}=digits.{part}"
         )
-    if is_stream(data):
+    if is_stream(data, name):
         raise TypeError(
             f"{name} is a {type(data).__name__}: give an array, or a tuple of arrays"
         )
@@ -365,17 +370,40 @@ def clear_about_optimizer() -> Iterator[None]:
 
 def check_optimizer_maker(optimizer: Any) -> None:
     """Refuses what makes no optax transformation from a learning rate."""
-    if isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+    if isinstance(optimizer, optax.GradientTransformation | nnx.Module) or not callable(
+        optimizer
+    ):
         raise TypeError(
             f"optimizer is a {type(optimizer).__name__}: give a function from a "
             "learning rate to an optax transformation, such as optax.adam or "
             "lambda rate: optax.adamw(rate, weight_decay=0.1)"
         )
+    _check_call("optimizer", optimizer, ("learning_rate",), {})
+
+
+def check_model_maker(make_model: Any) -> None:
+    """Refuses what is no function of a seed."""
+    check_function("make_model", make_model, "lambda seed: vaelab.VAE(...)")
+    _check_call("make_model", make_model, ("seed",), {})
+
+
+def check_step_batch(batch: Any) -> None:
+    """Refuses what is no batch; its values are not read."""
+    no_batch = (type(None), Number, str, bytes, Iterator)
+    if isinstance(batch, no_batch) or np.ma.is_masked(batch):
+        raise TypeError(f"batch is {shown(batch)}: give an array of images")
+    if getattr(batch, "shape", ())[:1] == (0,):
+        raise ValueError(f"batch has shape {batch.shape}: give at least one image")
 
 
 def checked_callbacks(callbacks: Any) -> list[Callback]:
     """Refuses what is no callback."""
-    if not isinstance(callbacks, Iterable):
+    is_text = isinstance(callbacks, str | bytes | Mapping)
+    if (
+        is_text
+        or hasattr(callbacks, "__array__")
+        or not isinstance(callbacks, Iterable)
+    ):
         raise TypeError(
             f"callbacks is a {type(callbacks).__name__}: give a list, such as "
             "[EarlyStopping(patience=10)]"

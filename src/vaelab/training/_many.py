@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from vaelab._arguments import checked_whole
+from vaelab._arguments import checked_list, checked_numbers, checked_whole, shown
 from vaelab.losses import elbo
 from vaelab.training import _inputs, _tables
 from vaelab.training._executables import executables_of, recorded_names
@@ -127,22 +127,18 @@ def fit_many(
     >>> len(result.unstack())
     4
     """
-    for name, values in (
-        ("seeds", seeds),
-        ("betas", (1.0,) if betas is None else betas),
-        ("learning_rates", learning_rates),
-    ):
-        if not hasattr(values, "__len__"):
-            raise TypeError(f"{name} is {values!r}: give a list, such as [{values!r}]")
-        if not len(values):
-            raise ValueError(f"{name} is empty: give at least one")
-    _inputs.check_function("make_model", make_model, "lambda seed: vaelab.VAE(...)")
+    seeds = [
+        checked_whole(f"seeds[{i}]", value)
+        for i, value in enumerate(checked_list("seeds", seeds))
+    ]
+    if betas is not None:
+        betas = checked_numbers("betas", betas, least=0)
+    learning_rates = checked_numbers("learning_rates", learning_rates, least=0)
+    _inputs.check_model_maker(make_model)
     _inputs.check_optimizer_maker(optimizer)
     epochs = _inputs.checked_epochs(epochs)
     seed = checked_whole("seed", seed)
     given = _inputs.checked_knobs(loss_fn, knobs, None if betas is None else betas[0])
-    for beta in () if betas is None else betas:
-        _inputs.checked_knobs(loss_fn, knobs, beta)
     _inputs.check_transform(transform)
     models = [make_model(seed) for seed in seeds]
     for seed_of_model, model in zip(seeds, models, strict=True):
@@ -265,7 +261,12 @@ def _with_learning_rate_in_its_state(
     """Returns one transformation for all rates, the same for an equal optimizer."""
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
-        return optimizer(learning_rate)
+        made = optimizer(learning_rate)
+        if not isinstance(made, optax.GradientTransformation):
+            raise TypeError(
+                f"optimizer returned {shown(made)}: return an optax transformation"
+            )
+        return made
 
     return _adjustable.get(
         optimizer, lambda: optax.inject_hyperparams(make)(learning_rate=1.0)

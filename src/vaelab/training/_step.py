@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 from flax import nnx
 from jax.typing import ArrayLike
 
@@ -64,7 +65,12 @@ def train_step(
             f"optimizer is a {type(optimizer).__name__}: wrap the optax transformation "
             "as nnx.Optimizer(model, tx, wrt=nnx.Param)"
         )
+    _inputs.check_model(model)
     _inputs.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
+    _inputs.check_step_batch(batch)
+    for name, value in loss_arguments.items():
+        if not isinstance(value, jax.Array) and name != "key":
+            loss_arguments[name] = _inputs.checked_knob(name, value)
     fixed, numbers = fixed_and_traced(loss_fn, loss_arguments)
     parts = loss_fn, tuple(sorted(fixed.items()))
     step = _steps.get(parts, lambda: _compiled_step(loss_fn, fixed))

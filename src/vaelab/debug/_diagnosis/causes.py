@@ -179,10 +179,7 @@ def _underflowed_square(facts: list[Facts]) -> Answer | None:
             "Write log(x ** 2) as 2 * log(x), and keep x itself away from 0: that "
             "alone only delays the failure until x underflows."
         )
-    return cause, (
-        "Divide by x twice instead of by its square, or keep x away from 0, as in "
-        "jnp.maximum(x, 1e-12)."
-    )
+    return cause, ("Divide by x twice instead of by its square, or keep x away from 0.")
 
 
 def _saturated(facts: list[Facts]) -> Answer | None:

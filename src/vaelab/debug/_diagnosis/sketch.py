@@ -5,6 +5,8 @@ what, under which names the user imported `jax.numpy`, and numbers that fit the 
 """
 
 import ast
+import sys
+import types
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -60,7 +62,7 @@ class Sketch:
     def __init__(self, expression: Expression, dtype: str) -> None:
         self.expression = expression
         self.node = expression.node
-        self.modules = _modules(expression.tree)
+        self.modules = _in_namespace(expression.file) | _modules(expression.tree)
         real = {"complex64": "float32", "complex128": "float64"}
         self.dtype = real.get(dtype, dtype)
         if "float" not in self.dtype:
@@ -208,6 +210,21 @@ def _is_infinity(node: Any) -> bool:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id == "float" and "inf" in ast.unparse(node)
     return False
+
+
+def _in_namespace(file: str) -> dict[str, str]:
+    """The modules that a file's code knows by name; a cell's are those of the notebook.
+
+    A cell of a notebook is a source of its own, and its imports are in another cell.
+    """
+    known = list(sys.modules.values())
+    found = next((m for m in known if getattr(m, "__file__", None) == file), None)
+    namespace = vars(found or sys.modules["__main__"])
+    return {
+        name: value.__name__
+        for name, value in list(namespace.items())
+        if isinstance(value, types.ModuleType)
+    }
 
 
 @lru_cache(maxsize=32)
