@@ -3,13 +3,23 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas
 import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
 import vaelab
-from vaelab import data, evaluation, likelihoods, losses, oracle, plots, recipes
+from vaelab import (
+    callbacks,
+    data,
+    evaluation,
+    likelihoods,
+    losses,
+    oracle,
+    plots,
+    recipes,
+)
 
 KEY = jax.random.key(0)
 X = np.zeros((5, 2, 2), np.float32)
@@ -286,11 +296,6 @@ class Tensor:
             r"history is \[1.0\]: give",
         ),
         (lambda: plots.plot_samples(vae(), 0, key=KEY), ValueError, "n is 0"),
-        (
-            lambda: plots.plot_samples(vae(), 3, key=KEY, columns=0),
-            ValueError,
-            "columns is 0",
-        ),
         (lambda: plots.plot_images(X + 1j), TypeError, "images has dtype complex"),
         (
             lambda: plots.plot_images(np.zeros((3, 5))),
@@ -302,22 +307,11 @@ class Tensor:
             ValueError,
             "a picture has 1, 3 or 4 channels",
         ),
-        (lambda: plots.plot_images(X, axes=5), TypeError, "axes is 5: give axes"),
         (lambda: plots.plot_images(X, axes=[]), ValueError, "axes has 0 axes: 5 are"),
         (
             lambda: plots.plot_history({"a": [1.0], "b": [2.0]}, axes=figure_axis()),
             ValueError,
             "axes has 1 axes: 2 are",
-        ),
-        (
-            lambda: plots.plot_history({"a": [1.0]}, "a"),
-            TypeError,
-            r"names is 'a': give a list",
-        ),
-        (
-            lambda: plots.plot_interpolation(vae(), X[0], np.zeros((3, 3))),
-            ValueError,
-            "end has shape",
         ),
         (
             lambda: recipes.warp(KEY, np.zeros((5, 2, 2, 1))),
@@ -344,7 +338,6 @@ class Tensor:
             ValueError,
             r"labels has shape \(5, 0\)",
         ),
-        (lambda: data.load_digits(binarize="no"), TypeError, "binarize is 'no'"),
         (
             lambda: likelihoods.Bernoulli().check(X + 1j),
             TypeError,
@@ -370,9 +363,160 @@ class Tensor:
             ValueError,
             r"for flattened images write images.reshape\(-1, 2, 2\)",
         ),
+        (lambda: losses.elbo(None, X), TypeError, "model is None, which has no encode"),
+        (lambda: losses.elbo(vaelab.VAE, X), TypeError, "model is the class VAE"),
+        (lambda: losses.elbo(nnx.Rngs(0), X), TypeError, "model is a Rngs"),
+        (lambda: losses.elbo(vae(), X, beta=-1), ValueError, "beta is -1"),
+        (lambda: losses.elbo(vae(), X, beta=np.nan), ValueError, "beta is nan"),
+        (lambda: losses.elbo(vae(), X, beta=jnp.ones(5)), TypeError, "beta is a Array"),
+        (lambda: losses.elbo(vae(), X + 1j), TypeError, "x is a ndarray of shape"),
+        (lambda: losses.elbo(vae(), X[:0]), ValueError, "give at least one image"),
+        (
+            lambda: losses.mean_reduced_loss(vae(), X, kl_weight=-1),
+            ValueError,
+            "kl_weight is -1",
+        ),
+        (lambda: losses.kl_warmup(5, end=-1), ValueError, "end is -1"),
+        (lambda: vae().decode(2.5), TypeError, "z is 2.5: give an array of real"),
+        (lambda: vae().decoder(jnp.ones((5, 3))), ValueError, r"takes \(batch, 2\)"),
+        (lambda: vae().encoder.posterior(X[:, 0]), ValueError, r"takes \(batch, 4\)"),
+        (lambda: vae().encode(X).sample(0), TypeError, "key is 0"),
+        (
+            lambda: likelihoods.Bernoulli().mean(["x"]),
+            TypeError,
+            r"logits is \['x'\]: give an array",
+        ),
+        (
+            lambda: likelihoods.Categorical(3).mean(jnp.ones((5, 2, 2))),
+            ValueError,
+            "give 3 for each pixel",
+        ),
+        (
+            lambda: likelihoods.Gaussian().check(["x"], "y"),
+            TypeError,
+            "y has dtype <U1",
+        ),
+        (
+            lambda: likelihoods.uniform_dequantize(KEY, X.astype(int), 2),
+            TypeError,
+            "x has dtype int",
+        ),
+        (lambda: recipes.warp(KEY, X[0]), ValueError, r"images has shape \(2, 2\)"),
+        (lambda: recipes.digits_vae(X, epochs=0), ValueError, "epochs is 0"),
+        (lambda: recipes.digits_vae(X, seed=1.5), TypeError, "seed is 1.5"),
+        (lambda: data.load_digits(binarize=2.5), TypeError, "binarize is 2.5"),
+        (lambda: data.from_arrays(X, seed=2**32), ValueError, "seed is 4294967296"),
+        (lambda: data.from_arrays(nnx.Rngs(0)), TypeError, "images is a Rngs"),
+        (
+            lambda: oracle.linear_beta_vae([[1.0]], 1, 1),
+            ValueError,
+            r"eigenvalues has shape \(1, 1\)",
+        ),
+        (
+            lambda: oracle.linear_beta_vae("x", 1, 1),
+            TypeError,
+            "eigenvalues has dtype <U1",
+        ),
+        (lambda: vaelab.evaluate(None, X, key=KEY), TypeError, "model is None, which"),
+        (
+            lambda: oracle.grid_log_likelihood(None, X),
+            TypeError,
+            "model is None, which",
+        ),
+        (
+            lambda: plots.plot_samples(vae(), 2, key=KEY, columns=2.5),
+            TypeError,
+            "columns is 2.5",
+        ),
+        (lambda: plots.plot_images(X, axes=2), TypeError, "axes is 2: give axes"),
+        (
+            lambda: plots.plot_images(X, figsize=5),
+            TypeError,
+            "figsize is 5: give",
+        ),
+        (
+            lambda: plots.plot_images(X, figsize=(5, -1)),
+            ValueError,
+            r"figsize\[1\] is -1",
+        ),
+        (
+            lambda: plots.plot_interpolation(vae(), X, X[0]),
+            ValueError,
+            r"start has shape \(1, 5, 2, 2\)",
+        ),
+        (
+            lambda: plots.plot_history({"loss": [1.0]}, "loss"),
+            TypeError,
+            r"names is 'loss': give a list, such as \['loss'\]",
+        ),
     ],
 )
 def test_arguments_that_mean_nothing(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def many(**options):
+    given = {"seeds": [0], "learning_rates": [0.1], "epochs": 1, "batch_size": 2}
+    return vaelab.fit_many(lambda seed: vae(), X, **given | options)
+
+
+def fit(**options):
+    given = {"epochs": 1, "batch_size": 2, "optimizer": optax.sgd(0.1)}
+    return vaelab.fit(vae(), X, **given | options)
+
+
+def step(*, model=None, batch=X, **options):
+    model = vae() if model is None else model
+    optimizer = nnx.Optimizer(vae(), optax.sgd(0.1), wrt=nnx.Param)
+    return vaelab.train_step(model, optimizer, batch, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: fit(beta=-1), ValueError, "beta is -1"),
+        (lambda: fit(beta=True), TypeError, "beta is True"),
+        (lambda: fit(beta=[1.0, 2.0]), TypeError, r"beta is \[1.0, 2.0\]"),
+        (lambda: fit(progress=2.5), TypeError, "progress is 2.5"),
+        (lambda: fit(resume=""), TypeError, "resume is ''"),
+        (lambda: fit(callbacks=""), TypeError, "callbacks is a str"),
+        (lambda: fit(validation="x"), TypeError, "validation is 'x'"),
+        (lambda: fit(validation=KEY), TypeError, "validation has dtype key"),
+        (lambda: fit(loss_fn=vaelab.VAE), TypeError, "loss_fn is the class VAE"),
+        (lambda: fit(transform=set), TypeError, "transform is the class set"),
+        (lambda: many(seeds=["x"]), TypeError, r"seeds\[0\] is 'x'"),
+        (lambda: many(betas=[1.0, -1]), ValueError, r"betas\[1\] is -1"),
+        (lambda: many(betas={1.0}), TypeError, r"betas is \{1.0\}: give a list"),
+        (
+            lambda: many(learning_rates=[np.nan]),
+            ValueError,
+            r"learning_rates\[0\] is n",
+        ),
+        (
+            lambda: many(optimizer=lambda: None),
+            TypeError,
+            "optimizer .* cannot be called",
+        ),
+        (lambda: many(optimizer=lambda rate: rate), TypeError, "optimizer returned"),
+        (lambda: step(model=vaelab.VAE), TypeError, "model is the class VAE"),
+        (lambda: step(batch=None), TypeError, "batch is None"),
+        (lambda: step(batch=X[:0]), ValueError, r"batch has shape \(0, 2, 2\)"),
+        (lambda: step(batch=np.ma.masked_less(X, 1)), TypeError, "batch is a Masked"),
+        (lambda: step(beta=np.nan), ValueError, "beta is nan"),
+        (lambda: vaelab.save(None, "there"), TypeError, "model is None: give an NNX"),
+        (lambda: vaelab.save(vae(), ""), TypeError, "path is ''"),
+        (lambda: vaelab.load(2.5), TypeError, "path is 2.5"),
+        (lambda: vaelab.load("there", model=2.5), TypeError, "model is 2.5"),
+        (lambda: vaelab.load("there", best=2.5), TypeError, "best is 2.5"),
+        (lambda: callbacks.JSONLogger(2.5), TypeError, "path is 2.5: give .* a file"),
+        (lambda: callbacks.TensorBoard(None), TypeError, "directory is None"),
+        (lambda: callbacks.ProgressBar(2.5), TypeError, "show is 2.5"),
+        (lambda: vae(activation=lambda: 0), TypeError, "called with one array"),
+        (lambda: vae(dtype=np.float32(1)), TypeError, "dtype is a float32 of shape"),
+    ],
+)
+def test_runs_that_mean_nothing(call, error, message):
     with pytest.raises(error, match=message):
         call()
 

@@ -35,7 +35,8 @@ def checked_size(name: str, value: Any) -> int:
 
 def checked_sizes(name: str, value: Any) -> tuple[int, ...]:
     """Refuses what is no sequence of positive whole numbers."""
-    if not isinstance(value, list | tuple | np.ndarray) or np.shape(value) == ():
+    is_scalar = isinstance(value, np.ndarray) and not value.ndim
+    if is_scalar or not isinstance(value, list | tuple | np.ndarray):
         raise TypeError(
             f"{name} is {shown(value)}: give a tuple of positive integers, such as "
             "(8, 8)"
@@ -86,7 +87,8 @@ def checked_list(name: str, values: Any) -> list[Any]:
     """Refuses what has no order, or nothing in it."""
     is_vector = is_array_of_numbers(values) and values.ndim == 1
     if not (is_vector or isinstance(values, list | tuple | range)):
-        raise TypeError(f"{name} is {shown(values)}: give a list, such as [0]")
+        one = values if isinstance(values, Real) else 0
+        raise TypeError(f"{name} is {shown(values)}: give a list, such as [{one}]")
     if not len(values):
         raise ValueError(f"{name} is empty: give at least one")
     return list(values)

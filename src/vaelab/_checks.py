@@ -9,12 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from vaelab._arguments import is_array_of_numbers, listed, shown
 
 
 def host_array(values: Any, name: str = "images") -> np.ndarray:
     """Returns an array on the host, also of tensors of PyTorch that have a gradient."""
+    if isinstance(values, nnx.Rngs):  # it has whatever attribute it is asked for
+        raise TypeError(f"{name} is {shown(values)}: give an array of numbers")
     if np.ma.is_masked(values):
         raise ValueError(
             f"{name} has masked values: write {name}.filled(0), or leave them out"
@@ -98,7 +101,7 @@ def images_for(model: Any, images: Any, name: str = "images") -> np.ndarray:
 def require_model(model: Any, *parts: str) -> None:
     """Refuses what has not the parts of a model, such as a class of models."""
     missing = [name for name in parts if not hasattr(model, name)]
-    if isinstance(model, type) or missing:
+    if isinstance(model, type | nnx.Rngs) or missing:
         lack = f", which has no {listed(missing)}" if missing else ""
         raise TypeError(
             f"model is {shown(model)}{lack}: give a vaelab.VAE, or a model with its "
@@ -196,6 +199,8 @@ def require_one_array(x: Any, name: str) -> None:
             f"np.asarray({name})"
         )
     require_numbers(**{name: x})
+    if 0 in x.shape:
+        raise ValueError(f"{name} has shape {x.shape}: give at least one image")
 
 
 def _reshape_advice(shape: tuple[int, ...], name: str) -> str:

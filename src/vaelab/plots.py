@@ -75,6 +75,10 @@ def plot_images(
         )
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
+    if images.ndim == 4 and images.shape[-1] not in (3, 4):
+        raise ValueError(
+            f"images has shape {images.shape}: give 1, 3 or 4 channels, the last axis"
+        )
     require_finite(images, "images")
     if columns is not None:
         columns = checked_whole("columns", columns, least=1)
@@ -212,12 +216,18 @@ def plot_history(
         raise TypeError(
             f"history is {shown(history)}: give what fit returned, or its .history"
         )
-    if names is not None and not isinstance(names, list | tuple):
+    if names is None:
+        names = list(history)
+    is_list = isinstance(names, list | tuple) and len(names) > 0
+    if not is_list or not all(isinstance(name, str) for name in names):
         raise TypeError(f"names is {shown(names)}: give a list, such as ['loss']")
-    names = list(names or history)
-    if unknown := [name for name in names if name not in list(history)]:
+    if unknown := [name for name in names if name not in history]:
         raise ValueError(
             f"names contains {unknown}: the history has {', '.join(history)}"
+        )
+    if scalars := [name for name in names if np.ndim(history[name]) < 1]:
+        raise ValueError(
+            f"history holds one number as {scalars[0]}: give one for each epoch"
         )
     _check_frame(axes, figsize, len(names))
     if axes is None:
@@ -245,7 +255,8 @@ def _check_frame(axes: Any, figsize: Any, count: int) -> None:
             checked_number(f"figsize[{i}]", inches, above=0)
     if axes is None:
         return
-    given = np.asarray(axes, object).ravel()
+    is_jax = isinstance(axes, jax.Array)
+    given = np.asarray(None if is_jax else axes, object).ravel()
     if not all(hasattr(axis, "imshow") for axis in given):
         raise TypeError(
             f"axes is {shown(axes)}: give axes of matplotlib, such as "

@@ -52,10 +52,11 @@ def warp(key: jax.Array, images: jax.Array, *, share: float = 0.5) -> jax.Array:
     share = checked_number("share", share, least=0, most=1)
     key = checked_key("key", key)
     require_numbers(images=images)
-    if images.ndim != 3:
+    if images.ndim != 3 or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: give (batch, height, width)"
         )
+    images = jnp.asarray(images)
     n, *shape = images.shape
     keys = jax.random.split(key, 4)
     maps = jnp.eye(2)[None] + 0.1 * jax.random.normal(keys[0], (n, 2, 2))

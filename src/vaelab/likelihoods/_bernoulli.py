@@ -7,13 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_key
-from vaelab._checks import (
-    real_array,
-    require_numbers,
-    require_same_shape,
-    require_unit_interval,
-)
-from vaelab.likelihoods._protocol import sum_over_pixels
+from vaelab._checks import real_array, require_same_shape, require_unit_interval
+from vaelab.likelihoods._protocol import floats, sum_over_pixels
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,12 @@ class Bernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`\sigma(l)`, of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         return jax.nn.sigmoid(logits)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws black and white images, float32 zeros and ones shaped like `logits`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         key = checked_key("key", key)
         return jax.random.bernoulli(key, self.mean(logits)).astype(logits.dtype)
 
@@ -132,7 +127,7 @@ class ContinuousBernoulli:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         r"""Returns the expected image, :math:`1 / (1 - e^{-l}) - 1 / l`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         small = jnp.abs(logits) < 0.1
         safe = jnp.where(small, 1.0, logits)
         series = 0.5 + logits / 12 - logits**3 / 720
@@ -140,7 +135,7 @@ class ContinuousBernoulli:
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         key = checked_key("key", key)
         uniform = jax.random.uniform(key, logits.shape, logits.dtype)
         rate = jnp.maximum(jnp.abs(logits), 1e-4)

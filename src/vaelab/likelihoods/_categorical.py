@@ -13,7 +13,7 @@ from vaelab._checks import (
     require_numbers,
     require_unit_interval,
 )
-from vaelab.likelihoods._protocol import require_last, require_outputs, sum_over_pixels
+from vaelab.likelihoods._protocol import floats, require_outputs, sum_over_pixels
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Categorical:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the expected intensities, shape `(batch, *image_shape)`."""
-        require_last(logits, self.levels)
+        logits = floats(logits, self.levels)
         return jax.nn.softmax(logits) @ jnp.linspace(0.0, 1.0, self.levels)
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws intensities, shape `(batch, *image_shape)`."""
-        require_last(logits, self.levels)
+        logits = floats(logits, self.levels)
         key = checked_key("key", key)
         level = jax.random.categorical(key, logits)
         return level.astype(logits.dtype) / (self.levels - 1)
@@ -110,5 +110,6 @@ def uniform_dequantize(key: jax.Array, x: jax.Array, levels: int) -> jax.Array:
     require_numbers(x=x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x has dtype {x.dtype}: give floats, such as jnp.float32(x)")
+    x, count = jnp.asarray(x), float(levels)  # a float may be large
     uniform = jax.random.uniform(checked_key("key", key), x.shape, x.dtype)
-    return (jnp.round(x * (levels - 1)) + uniform) / levels
+    return (jnp.round(x * (count - 1)) + uniform) / count

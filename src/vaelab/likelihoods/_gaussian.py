@@ -10,14 +10,9 @@ from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_key, checked_number
 from vaelab._bounds import bounded
-from vaelab._checks import (
-    real_array,
-    require_finite,
-    require_numbers,
-    require_same_shape,
-)
+from vaelab._checks import real_array, require_finite, require_same_shape
 from vaelab._signatures import ConstructorSignature
-from vaelab.likelihoods._protocol import require_last, require_outputs, sum_over_pixels
+from vaelab.likelihoods._protocol import floats, require_outputs, sum_over_pixels
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,12 @@ class Gaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
@@ -111,12 +106,12 @@ class LearnedGaussian(nnx.Module):
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the decoder's output itself."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         return logits
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images of the shape of `logits`."""
-        require_numbers(logits=logits)
+        logits = floats(logits)
         key = checked_key("key", key)
         return logits + self.std * jax.random.normal(key, logits.shape, logits.dtype)
 
@@ -168,12 +163,12 @@ class PixelwiseGaussian:
 
     def mean(self, logits: jax.Array) -> jax.Array:
         """Returns the means, shape `(batch, *image_shape)`."""
-        require_last(logits, 2)
+        logits = floats(logits, 2)
         return logits[..., 0]
 
     def sample(self, key: jax.Array, logits: jax.Array) -> jax.Array:
         """Draws images, shape `(batch, *image_shape)`."""
-        require_last(logits, 2)
+        logits = floats(logits, 2)
         key = checked_key("key", key)
         mean = logits[..., 0]
         noise = jax.random.normal(key, mean.shape, mean.dtype)

@@ -34,14 +34,17 @@ class Likelihood(Protocol):
         ...
 
 
-def require_last(logits: jax.Array, k: int) -> None:
-    """Refuses logits whose last axis has not k numbers for each pixel."""
+def floats(logits: jax.Array, k: int | None = None) -> jax.Array:
+    """Returns logits as JAX's floats, k of them for each pixel in the last axis."""
     require_numbers(logits=logits)
-    if jnp.shape(logits)[-1:] != (k,):
+    if k is not None and jnp.shape(logits)[-1:] != (k,):
         raise ValueError(
             f"logits has shape {jnp.shape(logits)}: give {k} for each pixel, in the "
             "last axis"
         )
+    logits = jnp.asarray(logits)
+    is_float = jnp.issubdtype(logits.dtype, jnp.floating)
+    return logits if is_float else logits.astype(jnp.float32)
 
 
 def require_outputs(logits: jax.Array, x: jax.Array, k: int) -> None:

@@ -1,6 +1,7 @@
 """Dense layers from an image to its posterior, and from a latent vector to logits."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -97,6 +98,12 @@ class Encoder(nnx.Module):
             x: shape `(batch, input_size)`; further axes are flattened.
         """
         require_numbers(x=x)
+        size = _inputs_of(self.hidden, self.linear_mean)
+        if x.ndim < 2 or not x.size or math.prod(x.shape[1:]) != size:
+            raise ValueError(
+                f"x has shape {x.shape}: this encoder takes (batch, {size}), and at "
+                "least one image"
+            )
         x = x.reshape(x.shape[0], -1)  # (batch, input_size)
         h = self.hidden(x)
         log_std = _float32(self.linear_std(h))
@@ -154,7 +161,18 @@ class Decoder(nnx.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Returns logits, shape `(batch, output_size)`, for z `(batch, latent)`."""
         require_numbers(z=z)
+        size = _inputs_of(self.hidden, self.linear)
+        if jnp.shape(z)[-1:] != (size,):
+            raise ValueError(
+                f"z has shape {jnp.shape(z)}: this decoder takes (batch, {size})"
+            )
         return _float32(self.linear(self.hidden(z)))
+
+
+def _inputs_of(hidden: Any, last: nnx.Linear) -> int:
+    """Returns the length of the vectors that layers take."""
+    first = next((part for part in hidden.layers if isinstance(part, nnx.Linear)), last)
+    return first.in_features
 
 
 def widths_of(hidden_size: int | Sequence[int]) -> tuple[int, ...]:

@@ -113,17 +113,13 @@ def bernoulli_mixture(
         raise ValueError(f"k is {k}: give at least 1 and at most {len(flat)} examples")
     starts = np.random.default_rng(seed).choice(len(flat), k, replace=False)
     mixture = BernoulliMixture(np.full(k, 1 / k), 0.25 + 0.5 * flat[starts])
-    before = -np.inf
+    better, before = _improved(mixture, flat, alpha)
     for _ in range(rounds):
-        joint = mixture._joint(flat)
-        evidence = np.logaddexp.reduce(joint, axis=1, keepdims=True)
-        if evidence.mean() - before < tolerance:
+        mixture = better
+        better, evidence = _improved(mixture, flat, alpha)
+        if evidence - before < tolerance:
             return mixture
-        before = evidence.mean()
-        responsibility = np.exp(joint - evidence)  # (n, k)
-        count = responsibility.sum(axis=0)
-        probabilities = (alpha + responsibility.T @ flat) / (2 * alpha + count)[:, None]
-        mixture = BernoulliMixture(count / len(flat), probabilities)
+        before = evidence
     warnings.warn(
         f"the mixture still gains more than {tolerance:g} nats a round after {rounds} "
         "rounds: give more rounds or a larger tolerance",
@@ -131,3 +127,15 @@ def bernoulli_mixture(
         stacklevel=2,
     )
     return mixture
+
+
+def _improved(
+    mixture: BernoulliMixture, flat: np.ndarray, alpha: float
+) -> tuple[BernoulliMixture, float]:
+    """Returns a better mixture, and the mean ln p(x) of the one that was given."""
+    joint = mixture._joint(flat)
+    evidence = np.logaddexp.reduce(joint, axis=1, keepdims=True)
+    responsibility = np.exp(joint - evidence)  # (n, k)
+    count = responsibility.sum(axis=0)
+    probabilities = (alpha + responsibility.T @ flat) / (2 * alpha + count)[:, None]
+    return BernoulliMixture(count / len(flat), probabilities), evidence.mean()

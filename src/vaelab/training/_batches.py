@@ -119,7 +119,7 @@ def _array(value: Any, name: str) -> Any:
         array = value  # stays where it is
     else:
         array = host_array(value, name)
-    if array.dtype.kind not in "biufcV":
+    if getattr(array.dtype, "kind", "?") not in "biufcV":
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, and leave out what the "
             "loss does not need"

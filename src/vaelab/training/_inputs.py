@@ -390,7 +390,7 @@ def check_model_maker(make_model: Any) -> None:
 def check_step_batch(batch: Any) -> None:
     """Refuses what is no batch; its values are not read."""
     no_batch = (type(None), Number, str, bytes, Iterator)
-    if isinstance(batch, no_batch) or np.ma.is_masked(batch):
+    if isinstance(batch, no_batch) or isinstance(batch, np.ma.MaskedArray | nnx.Rngs):
         raise TypeError(f"batch is {shown(batch)}: give an array of images")
     if getattr(batch, "shape", ())[:1] == (0,):
         raise ValueError(f"batch has shape {batch.shape}: give at least one image")
@@ -398,12 +398,8 @@ def check_step_batch(batch: Any) -> None:
 
 def checked_callbacks(callbacks: Any) -> list[Callback]:
     """Refuses what is no callback."""
-    is_text = isinstance(callbacks, str | bytes | Mapping)
-    if (
-        is_text
-        or hasattr(callbacks, "__array__")
-        or not isinstance(callbacks, Iterable)
-    ):
+    is_other = isinstance(callbacks, str | bytes | Mapping | np.ndarray | jax.Array)
+    if is_other or not isinstance(callbacks, Iterable):
         raise TypeError(
             f"callbacks is a {type(callbacks).__name__}: give a list, such as "
             "[EarlyStopping(patience=10)]"
