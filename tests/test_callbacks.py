@@ -18,6 +18,7 @@ import vaelab
 from vaelab import losses
 from vaelab.callbacks import (
     Callback,
+    Checkpoint,
     EarlyStopping,
     JSONLogger,
     ProgressBar,
@@ -863,3 +864,22 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, make, package, e
     message = rf"{package} is not installed: pip install 'vaelab\[{extra}\]'"
     with pytest.raises(ImportError, match=message):
         make()
+
+
+def test_a_metric_of_ones_own_says_whether_it_shall_rise(images, tmp_path):
+    def loss_fn(model, x):
+        terms = losses.elbo(model, x)
+        return terms, {"accuracy": -terms.reconstruction}
+
+    for callback in (
+        EarlyStopping(2, "accuracy"),
+        ReduceLROnPlateau(2, "accuracy"),
+        Checkpoint(tmp_path, metric="accuracy"),
+    ):
+        with pytest.raises(ValueError, match="metric is 'accuracy', .* mode='max'"):
+            fit(images, callback, loss_fn=loss_fn)
+    stopping = EarlyStopping(2, "accuracy", mode="max")
+    result = fit(images, stopping, loss_fn=loss_fn, epochs=3)
+    assert stopping.best_epoch == np.argmax(result.history["accuracy"]) + 1
+    with pytest.raises(ValueError, match="mode is 'up': give 'min', 'max' or None"):
+        EarlyStopping(2, mode="up")

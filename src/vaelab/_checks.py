@@ -177,6 +177,8 @@ def require_image_shape(
         advice = f"for flattened images write {name}.reshape(-1, {sizes})"
     elif len(image_shape) == 3 and shape[1:] == (image_shape[2], *image_shape[:2]):
         advice = f"channels come last, so write np.moveaxis({name}, 1, -1)"
+    elif len(shape) < 2:
+        advice = f"these look like labels: give {name} as images"
     else:
         advice = f"reshape {name}, or build the model with image_shape={shape[1:]}"
     expected = ", ".join(["batch", *map(str, image_shape)])

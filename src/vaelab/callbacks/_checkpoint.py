@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from vaelab._arguments import checked_path, checked_whole
 from vaelab.callbacks._callback import Callback
-from vaelab.callbacks._metric import checked_metric, last_score
+from vaelab.callbacks._metric import (
+    checked_metric,
+    checked_mode,
+    last_score,
+    require_mode,
+)
 from vaelab.checkpoints._store import Store
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ class Checkpoint(Callback):
             there, `every=10` saves time.
         metric: says which checkpoint is the best, as in `EarlyStopping`. None takes
             `validation_elbo`, else `elbo`, else `loss`, whichever is recorded first.
+        mode: as in `EarlyStopping`.
 
     Raises:
         ValueError: `every` is below 1; or, when the run begins, the folder holds
@@ -61,10 +67,12 @@ class Checkpoint(Callback):
         every: int = 1,
         *,
         metric: str | None = None,
+        mode: str | None = None,
     ) -> None:
         self.path = checked_path("path", path)
         self.every = checked_whole("every", every, least=1)
         self.metric = None if metric is None else checked_metric(metric)
+        self.mode = checked_mode(mode)
         self._written = 0
         self._store: Store | None = None
         self._begin()
@@ -75,6 +83,8 @@ class Checkpoint(Callback):
 
     def on_start(self, run: "Run") -> None:
         """Makes the folder, and refuses one that holds another run."""
+        if self.metric is not None:
+            require_mode(self.metric, self.mode)
         store = Store(self.path)
         store.prepare()
         try:
@@ -136,7 +146,7 @@ class Checkpoint(Callback):
         metric = self.metric or next(m for m in recorded if m in run.recorded)
         values = run.history.get(metric, [])
         if values and len(values) == run.epoch and not run.steps_in_epoch:
-            score = last_score(metric, run)
+            score = last_score(metric, run, self.mode)
             if score > self._best:
                 self._best, self._best_step = score, run.step
         arrays, facts = run.snapshot()

@@ -9,7 +9,12 @@ from flax import nnx
 
 from vaelab._arguments import checked_flag, checked_number, checked_whole
 from vaelab.callbacks._callback import Callback
-from vaelab.callbacks._metric import checked_metric, last_score
+from vaelab.callbacks._metric import (
+    checked_metric,
+    checked_mode,
+    last_score,
+    require_mode,
+)
 
 if TYPE_CHECKING:
     from vaelab.training import Run
@@ -18,8 +23,11 @@ if TYPE_CHECKING:
 class _Watch:
     """The best score of a metric so far, and how long ago that was."""
 
-    def __init__(self, metric: str, patience: int, min_delta: float) -> None:
+    def __init__(
+        self, metric: str, mode: str | None, patience: int, min_delta: float
+    ) -> None:
         self._metric = metric
+        self._mode = checked_mode(mode)
         self._patience = checked_whole("patience", patience, least=1)
         self._min_delta = checked_number("min_delta", min_delta, least=0)
         self._restored = False
@@ -31,6 +39,7 @@ class _Watch:
 
     def start(self, run: "Run") -> bool:
         """Forgets an earlier run, and returns True, unless this one goes on with it."""
+        require_mode(self._metric, self._mode)
         begins = not self._restored
         if begins:
             self._begin(run.epoch)
@@ -39,7 +48,7 @@ class _Watch:
 
     def improved(self, run: "Run") -> bool:
         """Takes the last epoch into account."""
-        score = last_score(self._metric, run)
+        score = last_score(self._metric, run, self._mode)
         if score > self.best + self._min_delta:
             self.best, self.since = score, run.epoch
             return True
@@ -65,8 +74,9 @@ class EarlyStopping(Callback):
 
     Args:
         patience: for how many epochs without a new best value to wait.
-        metric: a name from the history. The higher the better if it ends in `elbo`,
-            else the lower. NaN and Inf are no new best value.
+        metric: a name from the history. NaN and Inf are no new best value.
+        mode: `"max"` if the metric shall rise, `"min"` if it shall fall; None knows it
+            of an ELBO, a loss, a reconstruction and a KL.
         min_delta: by how much a value must beat the best one to take its place.
         restore_best: at the end give the model back its parameters of the best epoch;
             after a NaN it has those from before the bad step instead.
@@ -83,11 +93,12 @@ class EarlyStopping(Callback):
         patience: int,
         metric: str = "validation_elbo",
         *,
+        mode: str | None = None,
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
         self.metric = checked_metric(metric)
-        self._watch = _Watch(metric, patience, min_delta)
+        self._watch = _Watch(metric, mode, patience, min_delta)
         self._restore_best = checked_flag("restore_best", restore_best)
         self._parameters: list[jax.Array] = []
 
@@ -145,6 +156,7 @@ class ReduceLROnPlateau(Callback):
     Args:
         patience: for how many epochs without a new best value to wait.
         metric: as in `EarlyStopping`.
+        mode: as in `EarlyStopping`.
         factor: multiplies the rate, between 0 and 1.
         min_delta: as in `EarlyStopping`.
         min_scale: the rate never falls below so many times the first one.
@@ -161,12 +173,13 @@ class ReduceLROnPlateau(Callback):
         patience: int,
         metric: str = "validation_elbo",
         *,
+        mode: str | None = None,
         factor: float = 0.1,
         min_delta: float = 0.0,
         min_scale: float = 0.0,
     ) -> None:
         self.metric = checked_metric(metric)
-        self._watch = _Watch(metric, patience, min_delta)
+        self._watch = _Watch(metric, mode, patience, min_delta)
         self._factor = checked_number("factor", factor, above=0, below=1)
         self._min_scale = checked_number("min_scale", min_scale, least=0, most=1)
 

@@ -51,6 +51,15 @@ def check_function(name: str, function: Any, example: str) -> None:
         )
 
 
+_HINTS = {
+    "loss_fn": "bind its other arguments with functools.partial, and take a batch of "
+    "several arrays apart inside, as in images, labels = batch",
+    "transform": "bind its other arguments with functools.partial",
+    "optimizer": "write lambda rate: optax.adamw(rate, weight_decay=0.1)",
+    "make_model": "write lambda seed: vaelab.VAE(..., rngs=nnx.Rngs(seed, noise=1))",
+}
+
+
 def check_loss(loss_fn: Any, given: Mapping[str, Any] = NOTHING) -> None:
     """Refuses what is no function of a model, a batch and the given arguments."""
     check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
@@ -95,7 +104,7 @@ def _check_call(
         call = ", ".join([*positional, *(f"{k}=..." for k in given)])
         raise TypeError(
             f"{name} {name_of(function)} cannot be called as ({call}): "
-            f"{error}; bind its other arguments with functools.partial"
+            f"{error}; {_HINTS[name]}"
         ) from None
 
 

@@ -71,8 +71,14 @@ def _in_log_space(s: Sketch, called: Called) -> Iterator[tuple[str, str]]:
         if base is not None and base.name == "exp":
             yield _LOG_SPACE, f"({exponent} * {s.text(base.args[0])})"
         root = s.plain(argument.left)
+        if _is_even(argument.right):  # the root may be negative, where its power is not
+            root = f"{s.jnp}.abs({root})"
         floor = f"{s.jnp}.maximum({root}, {s.tiny})"
         yield _LOG_SPACE, f"({exponent} * {s.jnp}.log({floor}))"
+
+
+def _is_even(exponent: ast.expr) -> bool:
+    return isinstance(exponent, ast.Constant) and exponent.value in (2, 4, 6, 8)
 
 
 def _norm(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
