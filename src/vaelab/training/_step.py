@@ -69,6 +69,11 @@ def train_step(
     _inputs.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
     _inputs.check_step_batch(batch)
     for name, value in loss_arguments.items():
+        if callable(value):
+            raise TypeError(
+                f"{name} is a function: give its value for this step; vaelab.fit takes "
+                "schedules"
+            )
         if not isinstance(value, jax.Array) and name != "key":
             loss_arguments[name] = _inputs.checked_knob(name, value)
     fixed, numbers = fixed_and_traced(loss_fn, loss_arguments)

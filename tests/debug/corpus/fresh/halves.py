@@ -71,7 +71,7 @@ def additive_mask_in_float16():
     """(1 - mask) · -1e9, where -1e9 is -Inf in float16 and 0 · -Inf a NaN."""
 
     def attention(scores, mask):
-        bias = (1 - mask) * jnp.asarray(-1e9, scores.dtype)  # <- here
+        bias = (1 - mask) * -1e9  # <- here
         return jax.nn.softmax(scores + bias)
 
     def repaired(scores, mask):

@@ -9,7 +9,11 @@ from .._registry import call, program
 
 
 @program(
-    kind="nan", direction="forward", primitive="pure_callback", cause=("callback|host",)
+    kind="nan",
+    direction="forward",
+    primitive="pure_callback",
+    cause=("callback|host",),
+    never=("domain",),
 )
 def solver_on_the_host_fails():
     """A NumPy routine, called back from a compiled function, returns NaN."""
@@ -35,6 +39,7 @@ def solver_on_the_host_fails():
     primitive="pure_callback",
     iteration=(2,),
     cause=("callback|host",),
+    never=("domain",),
 )
 def simulator_on_the_host_fails_in_a_loop():
     """The third call to a simulator returns NaN."""
