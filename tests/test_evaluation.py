@@ -96,6 +96,27 @@ def test_units_that_react_are_active():
     assert rows[2].split() == ["1", "0.000", "0.0000", "1.000", "collapsed"]
 
 
+class Constant(nnx.Module):
+    """Says the same of every image."""
+
+    latent_size = 2
+
+    def posterior(self, x):
+        mean = jnp.full((len(x), 2), 19.3)
+        return vaelab.Posterior(mean, jnp.full((len(x), 2), 0.1))
+
+
+def test_means_over_many_images_are_exact():
+    rngs = nnx.Rngs(0, noise=1)
+    decoder = nnx.Linear(2, 1, rngs=rngs)
+    vae = vaelab.VAE.from_parts(Constant(), decoder, image_shape=(1,), rngs=rngs)
+    report = evaluation.posterior_collapse_report(vae, np.zeros((60_000, 1)))
+    kl = losses.kl_standard_normal(jnp.float32(19.3), jnp.float32(0.1))
+    np.testing.assert_allclose(report.kl, float(kl), rtol=1e-9)
+    np.testing.assert_allclose(report.mean_std, np.float32(0.1), rtol=1e-9)
+    assert (report.mean_variance < 1e-12).all()
+
+
 def test_codes_are_the_posteriors_means(plane_vae, digits):
     codes = evaluation.latent_codes(plane_vae, digits.train)
     view = vaelab.models.evaluation_view(plane_vae)

@@ -464,7 +464,10 @@ CASES = {
         data.from_arrays,
         images=(
             X,
-            lambda v: any(numbers(*(None,) * n, fine=unit)(v) for n in (3, 4)),
+            lambda v: (
+                numbers(None, None, fine=finite)(v)
+                or any(numbers(*(None,) * n, fine=unit)(v) for n in (3, 4))
+            ),
         ),
         labels=(None, optional(numbers(4))),
         test_size=(0.25, fraction),
@@ -657,7 +660,8 @@ CASES = {
         k=(2, whole(1, 4)),
         seed=(0, whole()),
         alpha=(1.0, positive),
-        tolerance=(1e-2, positive),
+        tolerance=(10.0, positive),
+        rounds=(1000, whole(1)),
     ),
     "oracle.BernoulliMixture.log_likelihood": case(
         oracle.independent_bernoulli(ROWS).log_likelihood,

@@ -97,6 +97,23 @@ def test_a_mixtures_probabilities_sum_to_one():
     assert np.exp(mixture.log_likelihood(every_image)).sum() == pytest.approx(1)
 
 
+def test_a_pixel_that_never_changes_has_no_surprise():
+    """0 times the logarithm of 0 is 0; of NaN, fitting would never end."""
+    certain = oracle.BernoulliMixture(np.ones(1), np.array([[0.0, 1.0, 0.5]]))
+    x = np.array([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    seen, impossible = certain.log_likelihood(x)
+    assert seen == pytest.approx(np.log(0.5))
+    assert impossible < -1e299
+    black = oracle.bernoulli_mixture(np.ones((6, 4)), 1, seed=0, alpha=1e-300)
+    np.testing.assert_array_equal(black.log_likelihood(np.ones((6, 4))), 0.0)
+
+
+def test_fitting_a_mixture_ends():
+    x = np.random.default_rng(0).integers(0, 2, (50, 5))
+    with pytest.warns(RuntimeWarning, match="after 2 rounds: give more rounds or a l"):
+        oracle.bernoulli_mixture(x, 3, seed=0, tolerance=1e-300, rounds=2)
+
+
 def plane_vae(image_shape):
     return vaelab.VAE(image_shape, 16, 2, rngs=nnx.Rngs(0, noise=1))
 

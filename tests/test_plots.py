@@ -106,6 +106,11 @@ def test_what_a_model_of_vectors_makes_is_shown_as_rows():
     assert {picture.shape for picture in pictures} == {(1, 5)}
 
 
+def test_a_list_of_images_is_shown():
+    pictures = shown(plots.plot_images([np.zeros((4, 5))] * 3))
+    assert [picture.shape for picture in pictures] == [(4, 5)] * 3
+
+
 def test_a_history_is_that_of_a_result_too():
     history = {"loss": np.array([3.0, 2.0])}
     one = plots.plot_history(training.FitResult(history, 2, "epochs"))

@@ -184,7 +184,8 @@ def shown(value: Any) -> str:
     if isinstance(value, nnx.Module) or hasattr(value, "__array__"):
         shape = getattr(value, "shape", None)
         kind = type(value).__name__
-        return f"a {kind}" if shape is None else f"a {kind} of shape {tuple(shape)}"
+        has_shape = isinstance(shape, tuple)  # nnx.Rngs has any attribute
+        return f"a {kind} of shape {tuple(shape)}" if has_shape else f"a {kind}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 

@@ -172,6 +172,9 @@ def require_image_shape(
         return
     if shape == image_shape:
         advice = f"for a single image write {name}[None]"
+    elif len(shape) == 2 and shape[1] == math.prod(image_shape):
+        sizes = ", ".join(map(str, image_shape))
+        advice = f"for flattened images write {name}.reshape(-1, {sizes})"
     elif len(image_shape) == 3 and shape[1:] == (image_shape[2], *image_shape[:2]):
         advice = f"channels come last, so write np.moveaxis({name}, 1, -1)"
     elif len(shape) < 2:
@@ -192,7 +195,7 @@ def require_one_array(x: Any, name: str) -> None:
             "and labels need a loss_fn of your own that takes them apart, or "
             "vaelab.fit(..., transform=lambda key, batch: batch[0])"
         )
-    if hasattr(x, "detach"):
+    if hasattr(x, "detach") or hasattr(x, "iloc"):
         raise TypeError(
             f"{name} is a {type(x).__name__}, which JAX does not take: write "
             f"np.asarray({name})"

@@ -26,8 +26,8 @@ class ImageData(NamedTuple):
     """Images split into a training and a test part.
 
     Attributes:
-        train: float32 images in [0, 1], shape `(n_train, *image_shape)`.
-        test: float32 images in [0, 1], shape `(n_test, *image_shape)`.
+        train: float32 images in [0, 1], or rows of a table, `(n_train, *image_shape)`.
+        test: the same, shape `(n_test, *image_shape)`.
         train_labels: int32 labels, shape `(n_train,)` or `(n_train, k)`, or None.
         test_labels: int32 labels, shape `(n_test,)` or `(n_test, k)`, or None.
     """
@@ -147,17 +147,18 @@ def from_arrays(
     test_size: float = 0.25,
     seed: int = 0,
 ) -> ImageData:
-    """Checks your own images and splits them at random.
+    """Checks your own images, or a table, and splits them at random.
 
     Args:
         images: finite numbers in [0, 1], shape `(n, height, width)` or
-            `(n, height, width, channels)`.
+            `(n, height, width, channels)`; or a table, such as a DataFrame, shape
+            `(n, columns)`, of any finite numbers. Tensors on the host are taken, too.
         labels: integers, shape `(n,)` or `(n, k)`, or None.
         test_size: the fraction of the images that is held out, in (0, 1).
         seed: the seed of the split.
 
     Returns:
-        The images as float32, with the values they had.
+        The images as float32, with the values they had; of a table its rows.
 
     Raises:
         TypeError: `images` are not numbers.
@@ -173,8 +174,12 @@ images / 255
     >>> from_arrays(cameras / 255).train.shape
     (3, 2, 2)
     """
-    array = numeric_images(images)
-    require_unit_interval(array)
+    array = host_array(images)
+    if array.ndim == 2:
+        array = numeric_images(array, image_shape=array.shape[1:])
+    else:
+        array = numeric_images(array)
+        require_unit_interval(array)
     test_size = checked_number("test_size", test_size, above=0, below=1)
     seed = checked_seed("seed", seed)
     if len(array) < 2:
@@ -194,7 +199,7 @@ images / 255
     if labels is None:
         return ImageData(jnp.asarray(array[train]), jnp.asarray(array[test]))
     labels = host_array(labels, "labels")
-    fits = labels.ndim in (1, 2) and len(labels) == len(array)
+    fits = labels.ndim in (1, 2) and len(labels) == len(array) and labels.size
     if not fits or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels has shape {labels.shape} and dtype {labels.dtype}: give one "

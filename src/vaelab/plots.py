@@ -65,7 +65,13 @@ def plot_images(
     if images.ndim not in (3, 4) or not images.size:
         raise ValueError(
             f"images has shape {images.shape}: expected (n, height, width) or "
-            "(n, height, width, channels); for a single image write images[None]"
+            "(n, height, width, channels); for a single image write images[None], and "
+            "for vectors images[:, None]"
+        )
+    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"images has shape {images.shape}: a picture has 1, 3 or 4 channels; "
+            "choose one, such as images[..., 0]"
         )
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
@@ -232,7 +238,7 @@ def plot_history(
         axes = pyplot.subplots(1, len(names), **options)[1]
     axes = np.asarray(axes).ravel()
     for axis, name in zip(axes, names, strict=True):
-        values = np.asarray(history[name])
+        values = np.atleast_1d(real_array(history[name], name))
         axis.plot(np.arange(1, values.shape[-1] + 1), values.T)
         axis.set(xlabel="epoch", ylabel=name)
     return axes[0].figure
@@ -257,7 +263,7 @@ def _check_frame(axes: Any, figsize: Any, count: int) -> None:
             "plt.subplots(1, 2)[1]"
         )
     if len(given) < count:
-        raise ValueError(f"axes has {len(given)} axes: {count} images need as many")
+        raise ValueError(f"axes has {len(given)} axes: {count} are needed")
 
 
 def _rows(images: ArrayLike) -> np.ndarray:

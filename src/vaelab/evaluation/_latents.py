@@ -90,7 +90,7 @@ def active_units(
     Source: Y. Burda et al. (2016), arXiv:1509.00519, section 5.2.
     """
     threshold = checked_number("threshold", threshold, least=0)
-    return latent_codes(model, images).var(axis=0) > threshold
+    return variance_over_images(latent_codes(model, images)) > threshold
 
 
 def posterior_collapse_report(
@@ -114,11 +114,11 @@ def posterior_collapse_report(
     """
     threshold = checked_number("threshold", threshold, least=0)
     mean, std = posteriors(model, images_for(model, images))
-    mean_variance = np.asarray(mean.var(axis=0))
+    mean_variance = variance_over_images(mean)
     return CollapseReport(
-        kl=np.asarray(kl_standard_normal(mean, std).mean(axis=0)),
+        kl=mean_over_images(kl_standard_normal(mean, std)),
         mean_variance=mean_variance,
-        mean_std=np.asarray(std.mean(axis=0)),
+        mean_std=mean_over_images(std),
         active=mean_variance > threshold,
     )
 
@@ -129,6 +129,16 @@ def posteriors(model: Any, images: np.ndarray) -> Posterior:
     batches = [jnp.asarray(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     parts = [_encode(view, batch) for batch in batches]
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
+def mean_over_images(values: ArrayLike) -> np.ndarray:
+    """Returns the mean over the first axis, in double precision."""
+    return np.asarray(values).mean(axis=0, dtype=np.float64)
+
+
+def variance_over_images(values: ArrayLike) -> np.ndarray:
+    """Returns the variance over the first axis, in double precision."""
+    return np.asarray(values).var(axis=0, dtype=np.float64)
 
 
 @nnx.jit

@@ -9,10 +9,14 @@ from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_key, checked_whole
 from vaelab._checks import images_for
-from vaelab.evaluation._latents import posteriors
+from vaelab.evaluation._latents import (
+    mean_over_images,
+    posteriors,
+    variance_over_images,
+)
 from vaelab.losses import kl_standard_normal
 from vaelab.losses._importance import compiled_samples
-from vaelab.models import Posterior, evaluation_view
+from vaelab.models import Posterior
 
 _BATCH = 500  # images evaluated at a time
 
@@ -72,15 +76,15 @@ def evaluate(
     num_samples = checked_whole("num_samples", num_samples, least=1)
     posterior = posteriors(model, array)
     log_weights, nll = _importance_samples(model, array, key, num_samples)
-    kl = np.asarray(kl_standard_normal(*posterior)).mean(axis=0, dtype=np.float64)
+    kl = mean_over_images(kl_standard_normal(*posterior))
     reconstruction = float(nll.mean(dtype=np.float64))
-    active = int((posterior.mean.var(axis=0) > 0.01).sum())
+    active = int((variance_over_images(posterior.mean) > 0.01).sum())
     return Metrics(
         elbo=-reconstruction - float(kl.sum()),
         log_likelihood=float(_log_mean_exp(log_weights).mean(dtype=np.float64)),
         reconstruction=reconstruction,
         kl=kl,
-        mutual_information=float(_mutual_information(posterior, key)),
+        mutual_information=float(mean_over_images(_mutual_information(posterior, key))),
         active_units=active,
         collapsed_units=len(kl) - active,
     )
@@ -117,13 +121,12 @@ def anomaly_scores(
 def _importance_samples(
     model: Any, images: np.ndarray, key: jax.Array, num_samples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    view = evaluation_view(model)
     batches = [
         jnp.asarray(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)
     ]
     parts = [
         jax.device_get(
-            compiled_samples(view, batch, jax.random.fold_in(key, i), num_samples)
+            compiled_samples(model, batch, jax.random.fold_in(key, i), num_samples)
         )
         for i, batch in enumerate(batches)
     ]
@@ -137,7 +140,7 @@ def _log_mean_exp(log_weights: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _mutual_information(posterior: Posterior, key: jax.Array) -> jax.Array:
-    """Estimates E ln q(z | x) - ln q(z), with q(z) the mixture over all images."""
+    """Estimates ln q(z | x) - ln q(z) of each image; q(z) is the mixture over all."""
     mean, std = posterior
 
     def log_q(z: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -149,4 +152,4 @@ def _mutual_information(posterior: Posterior, key: jax.Array) -> jax.Array:
         log_aggregate = jax.nn.logsumexp(everyone) - jnp.log(len(everyone))
         return log_q(z, *own) - log_aggregate
 
-    return jax.lax.map(one_image, (posterior.sample(key), posterior)).mean()
+    return jax.lax.map(one_image, (posterior.sample(key), posterior))

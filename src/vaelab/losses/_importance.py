@@ -1,6 +1,7 @@
 """Bounds from importance-weighted samples of z."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -107,8 +108,7 @@ def iwae_bound(
     require_one_array(x, "x")
     key = checked_key("key", key)
     num_samples = checked_whole("num_samples", num_samples, least=1)
-    view = evaluation_view(model)
-    return _log_mean_exp(compiled_samples(view, x, key, num_samples)[0])
+    return _log_mean_exp(compiled_samples(model, x, key, num_samples)[0])
 
 
 def importance_samples(
@@ -146,12 +146,19 @@ def importance_samples(
     return log_weights, nll
 
 
-@nnx.jit(static_argnums=3)
 def compiled_samples(
-    view: Any, x: jax.Array, key: jax.Array, num_samples: int
+    model: Any, x: jax.Array, key: jax.Array, num_samples: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Does the same in one program, which is compiled once for each shape."""
-    return importance_samples(view, x, key, num_samples)
+    """Does the same without dropout, in a program compiled once for each shape."""
+    return _samples(*nnx.split(evaluation_view(model)), x, key, num_samples)
+
+
+# Not nnx.jit: it writes to the model, which a surrounding jax.jit does not allow.
+@partial(jax.jit, static_argnums=(0, 4))
+def _samples(
+    graphdef: Any, state: Any, x: jax.Array, key: jax.Array, num_samples: int
+) -> tuple[jax.Array, jax.Array]:
+    return importance_samples(nnx.merge(graphdef, state), x, key, num_samples)
 
 
 def _log_weights(

@@ -61,6 +61,8 @@ def total_correlation_terms(
     arXiv:1802.04942, equation 2 and appendix C.2.
     """
     require_same_shape(z=z, mean=mean, std=std)
+    if jnp.ndim(z) != 2:
+        raise ValueError(f"z has shape {jnp.shape(z)}: give (batch, latent)")
     log_weights = stratified_log_weights(len(z), dataset_size)  # (batch, batch)
     standardised = (z[:, None] - mean[None]) / std[None]
     log_q = -0.5 * standardised**2 - jnp.log(std)[None] - _HALF_LOG_2PI
