@@ -566,11 +566,13 @@ CASES = {
         path=LOGGED,
         every=(1, whole(1)),
         metric=(None, optional(text)),
+        mode=(None, nothing),
     ),
     "callbacks.EarlyStopping": case(
         callbacks.EarlyStopping,
         patience=(1, whole(1)),
         metric=("elbo", text),
+        mode=(None, nothing),
         min_delta=(0.0, at_least_0),
         restore_best=(True, flag),
     ),
@@ -578,6 +580,7 @@ CASES = {
         callbacks.ReduceLROnPlateau,
         patience=(1, whole(1)),
         metric=("elbo", text),
+        mode=(None, nothing),
         factor=(0.1, fraction),
         min_delta=(0.0, at_least_0),
         min_scale=(0.0, probability),
@@ -742,7 +745,7 @@ CASES = {
     ),
     "debug.explain": case(
         lambda fn, verify: debug.explain(fn, X, verify=verify),
-        fn=(jnp.sum, nothing),
+        fn=(jnp.sum, callable),
         verify=(True, flag),
     ),
     "debug.guarded": case(
@@ -866,27 +869,8 @@ def outcome(name, argument, value):
     return "fine" if is_fine else "silent", ""
 
 
-UNCHECKED = {
-    ("debug.explain", "fn"),
-    ("debug.explain", "verify"),
-    ("debug.nan_guard", "verify"),
-    ("debug.guarded", "watch"),
-    ("debug.guarded", "spikes"),
-    ("debug.probe", "x"),
-    ("debug.probe", "when"),
-    ("debug.probe", "grad"),
-    ("debug.save_crash", "path"),
-    ("debug.save_crash", "kwargs"),
-    ("debug.save_crash", "step"),
-    ("debug.load_crash", "path"),
-}
-"""Those of the debugger that are not refused yet, or not by their names."""
-
 PAIRS = [
-    (name, argument)
-    for name, case in CASES.items()
-    for argument in case.arguments
-    if (name, argument) not in UNCHECKED
+    (name, argument) for name, case in CASES.items() for argument in case.arguments
 ]
 
 

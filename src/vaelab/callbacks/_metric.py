@@ -30,7 +30,7 @@ def known_mode(metric: str) -> str | None:
 
 def checked_mode(mode: Any) -> str | None:
     """Refuses what is no direction."""
-    if mode not in ("min", "max", None):
+    if not (mode is None or isinstance(mode, str) and mode in ("min", "max")):
         raise ValueError(f"mode is {shown(mode)}: give 'min', 'max' or None")
     return mode
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -73,11 +74,21 @@ def save_crash(
             f"args is a {type(args).__name__}: give the arguments as a tuple, such as "
             "save_crash(path, (model, optimizer, batch))"
         )
+    if kwargs is not None and not (
+        isinstance(kwargs, dict) and all(isinstance(name, str) for name in kwargs)
+    ):
+        raise TypeError(
+            f"kwargs is a {type(kwargs).__name__}: give a dictionary of named arguments"
+        )
+    if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
+        raise TypeError(f"step is {step!r}: give the number of the call")
+    if step is not None and step < 0:
+        raise ValueError(f"step is {step}: calls are counted from 0")
     store = _Writer()
     description = {
         "format": _FORMAT,
         "jax": jax.__version__,
-        "step": step,
+        "step": None if step is None else int(step),
         "args": [store.describe(arg) for arg in args],
         "kwargs": {name: store.describe(arg) for name, arg in (kwargs or {}).items()},
     }

@@ -74,6 +74,13 @@ def explain(
     >>> report.kind, report.primitive, report.direction, report.source
     ('inf', 'div', 'backward', 'return jnp.sum(jnp.sqrt(x))')
     """
+    if not callable(fn):
+        raise TypeError(
+            f"fn is a {type(fn).__name__}: give the function itself, and its arguments "
+            "after it, as in explain(loss, x)"
+        )
+    if not isinstance(verify, bool):
+        raise TypeError(f"verify is {verify!r}: give True or False")
     call = PureCall(fn, args, kwargs)
     with jax.debug_nans(False), jax.debug_infs(False):
         found = _investigated(call)

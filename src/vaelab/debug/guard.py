@@ -61,8 +61,9 @@ class nan_guard:
     """
 
     def __init__(self, *, infs: bool = False, verify: bool = True) -> None:
-        if not isinstance(infs, bool):
-            raise TypeError(f"infs is {infs!r}: give True or False")
+        for name, flag in (("infs", infs), ("verify", verify)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} is {flag!r}: give True or False")
         self._infs = infs
         self._verify = verify
         self._entered: list[list[Any]] = []

@@ -93,10 +93,21 @@ def probe(
     """
     if not isinstance(name, str):
         raise TypeError(f"name is a {type(name).__name__}: write probe('name', x)")
-    if when not in ("always", "nonfinite"):
+    if not (isinstance(when, str) and when in ("always", "nonfinite")):
         raise ValueError(f"when is {when!r}: give 'always' or 'nonfinite'")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every is {every!r}: give a whole number, at least 1")
+    if not isinstance(grad, bool):
+        raise TypeError(f"grad is {grad!r}: give True or False")
+    for leaf in [x] if isinstance(x, Iterator) else jax.tree.leaves(x):
+        is_number = isinstance(leaf, float | complex) or (
+            isinstance(leaf, int) and -(2**31) <= leaf < 2**31
+        )
+        if not hasattr(leaf, "dtype") and not is_number:
+            raise TypeError(
+                f"x holds a {type(leaf).__name__} that is no array of JAX: give an "
+                "array, or a tree of arrays"
+            )
     if not _on:
         return x
 

@@ -113,7 +113,13 @@ class Guarded:
                 raise ValueError(
                     f"{name} is {value!r}: give a whole number, at least 1"
                 )
-        if spikes is not None and not 1 < spikes < float("inf"):
+        if watch is not None and not callable(watch):
+            raise TypeError(
+                f"watch is a {type(watch).__name__}: give a function of what step "
+                "returns, such as lambda out: out.loss"
+            )
+        is_number = isinstance(spikes, int | float) and not isinstance(spikes, bool)
+        if spikes is not None and not (is_number and 1 < spikes < float("inf")):
             raise ValueError(f"spikes is {spikes!r}: give a number above 1, such as 10")
         functools.update_wrapper(self, step, updated=())
         self.calls = 0
