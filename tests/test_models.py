@@ -203,7 +203,7 @@ def test_a_likelihood_with_several_outputs_per_pixel_ends_the_logits():
 @pytest.mark.parametrize(
     ("shape", "advice"),
     [
-        ((5, 64), "reshape x"),
+        ((5, 64), r"write x.reshape\(-1, 8, 8\)"),
         ((8, 8), r"write x\[None\]"),
         ((5, 9, 9), r"image_shape=\(9, 9\)"),
     ],
