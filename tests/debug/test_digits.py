@@ -62,31 +62,37 @@ def raw():
 
 @pytest.fixture(scope="module")
 def failure(raw):
-    """The model and optimizer before the failing step, its number, and the report."""
+    """The number of the failing step, its loss, and the report.
+
+    Versions of XLA differ: in some log(std ** 2) is -inf first, and with it the loss; in
+    others the loss is finite in that step, and its gradient is not.
+    """
     graphdef, state = nnx.split(new_state(None))
     run = pure_step(graphdef)
     for number in range(300):
-        _, new, finite = run(state, raw)
+        loss, new, finite = run(state, raw)
         if not finite:
             model, optimizer = nnx.merge(graphdef, state)
-            return number, explain(step, model, optimizer, raw)
+            return number, loss, explain(step, model, optimizer, raw)
         state = new
     raise AssertionError("300 steps without a NaN")
 
 
 def test_step_line_and_direction(failure):
-    number, report = failure
+    number, loss, report = failure
     lines, first = inspect.getsourcelines(textbook_loss)
     assert 140 <= number <= 200
-    assert report.direction == "backward"
+    of_slope = ("backward", "inf", "div")
+    of_loss = ("forward", "inf", "log")
+    seen = (report.direction, report.kind, report.primitive)
+    assert seen == (of_slope if np.isfinite(loss) else of_loss)
     assert report.file == __file__
     assert report.line == first + [i for i, s in enumerate(lines) if "kl = " in s][0]
     assert report.function == "textbook_loss"
-    assert (report.kind, report.primitive) == ("inf", "div")
 
 
 def test_the_range_of_std_and_its_module(failure):
-    _, report = failure
+    *_, report = failure
     [std] = [
         a for a in report.line_inputs if a.origin.source == "std = jnp.exp(log_std)"
     ]
@@ -98,7 +104,10 @@ def test_the_range_of_std_and_its_module(failure):
 
 
 def test_the_chain_reaches_the_parameters(failure):
-    _, report = failure
+    _, loss, report = failure
+    if not np.isfinite(loss):
+        assert report.outputs == ("output",)
+        return
     assert [link.kind for link in report.chain[:2]] == ["inf", "nan"]
     assert report.chain[1].module == "encoder.linear_std"
     assert report.chain[1].direction == "backward"
@@ -107,7 +116,7 @@ def test_the_chain_reaches_the_parameters(failure):
 
 
 def test_cause_and_advice(failure):
-    _, report = failure
+    *_, report = failure
     assert "square underflows to 0 in float32" in report.cause
     assert "std lies between" in report.cause
     assert "module encoder" in report.cause
