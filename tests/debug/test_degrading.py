@@ -6,7 +6,9 @@ import jax.scipy as jsp
 import pytest
 
 from vaelab.debug import explain
-from vaelab.debug._diagnosis import causes, writing
+from vaelab.debug._diagnosis import answer, writing
+from vaelab.debug._diagnosis.disease import Disease, Rank
+from vaelab.debug._lineage import findings
 from vaelab.debug._replay.interpreter import Replay
 from vaelab.debug._verify import advice
 
@@ -29,7 +31,7 @@ def broken(*_, **__):
         (MODULE, "module_scopes", ("module",)),
         (MODULE, "_lineage", ("operands",)),
         (Replay, "run", ("operands",)),
-        (writing, "direction_of", ("direction",)),
+        (findings, "direction_of", ("direction",)),
         (writing, "_line_inputs", ("line_inputs",)),
         (writing, "cause_and_advice", ("cause", "advice")),
         (advice, "outcome", ("rewrites",)),
@@ -50,9 +52,9 @@ def test_a_broken_part(owner, name, lost, monkeypatch):
         assert "note:" in str(report)
 
 
-def test_a_broken_rule_leaves_the_others(monkeypatch):
-    rules = (broken, *causes._PATTERNS)
-    monkeypatch.setattr(causes, "_PATTERNS", rules)
+def test_a_broken_disease_leaves_the_others(monkeypatch):
+    all_of_them = {"broken": Disease(broken, Rank.PATTERN), **answer.diseases()}
+    monkeypatch.setattr(answer, "diseases", lambda: all_of_them)
     report = explain(loss, jnp.zeros(2))
     assert "log of exactly 0" in report.cause
     assert "broken on purpose" in " ".join(report.notes)

@@ -18,8 +18,9 @@ from flax.errors import TraceContextError
 from jax.extend import core
 
 from vaelab.debug._attempt import attempt
-from vaelab.debug._diagnosis.writing import Findings, write_report
+from vaelab.debug._diagnosis.writing import write_report
 from vaelab.debug._lineage.chains import Story, steered, stories
+from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._lineage.origins import Origins
 from vaelab.debug._replay.arrays import kinds, summary
 from vaelab.debug._replay.events import CLEAN, Event, Events, Source, Taint

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaelab.debug._diagnosis.sketch import Sketch
+from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._lineage.origins import Definition
 from vaelab.debug._replay.arrays import value_at
 from vaelab.debug._replay.events import Event
@@ -44,7 +45,7 @@ class Facts:
         event: its event.
     """
 
-    def __init__(self, found: Any, link: Link, event: Event) -> None:
+    def __init__(self, found: Findings, link: Link, event: Event) -> None:
         self.found = found
         self.link = link
         self.event = event
@@ -294,6 +295,15 @@ class Facts:
             return float(jnp.finfo(self.dtype).tiny)
         except ValueError:  # complex, or no number at all
             return float(jnp.finfo(jnp.float32).tiny)
+
+    @property
+    def largest_operand(self) -> float | None:
+        """The size of the largest number in the operands; None if some are infinite."""
+        operands = self.link.operands
+        if any(operand.infs or operand.nans for operand in operands):
+            return None
+        ends = [x for o in operands for x in (o.min, o.max) if x is not None]
+        return max(map(abs, ends), default=None)
 
     @property
     def is_half(self) -> bool:

@@ -9,14 +9,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from vaelab.debug._diagnosis.diseases import remedies
 from vaelab.debug._diagnosis.facts import Facts
-from vaelab.debug._diagnosis.remedies import FUNCTIONS, OPERATORS
 from vaelab.debug._diagnosis.sketch import Called, Repair, Sketch
 from vaelab.debug._trace.source import Expression, expression_of
 
 __all__ = ["repairs_of"]
 
 _BOUNDED = "bounds on the logarithm, before its exponential is taken"
+_OPERATORS: dict[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Div: "/",
+    ast.MatMult: "@",
+    ast.Mult: "*",
+    ast.Pow: "**",
+    ast.Sub: "-",
+}
 
 
 def repairs_of(expression: Expression, facts: Facts) -> list[Repair]:
@@ -37,14 +45,13 @@ def repairs_of(expression: Expression, facts: Facts) -> list[Repair]:
 def _here(s: Sketch, facts: Facts) -> Iterator[tuple[str, str]]:
     """What to write for the expression itself."""
     node = s.node
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        operator = OPERATORS[type(node.op)]
-        yield from operator(s, facts, Called("", [node.left, node.right], {}))
     called = s.call()
+    if isinstance(node, ast.BinOp):
+        operator = _OPERATORS.get(type(node.op), "")
+        called = Called(operator, [node.left, node.right], {})
     if called is not None and called.args:
-        rule = FUNCTIONS.get(called.name)
-        if rule is not None:
-            yield from rule(s, facts, called)
+        for remedy in remedies().get(called.name, ()):
+            yield from remedy(s, facts, called)
 
 
 def _before_exponential(s: Sketch, facts: Facts) -> Iterator[Repair]:
@@ -77,8 +84,9 @@ def _at_definitions(s: Sketch, facts: Facts) -> Iterator[Repair]:
         if called is None or called.name not in ("norm", "sqrt", "std", "exp"):
             continue
         there = Sketch(_moved(s.expression, node), s.dtype)
-        for what, code in FUNCTIONS[called.name](there, facts, called):
-            yield Repair(what, ((node, code),), s.expression)
+        for remedy in remedies()[called.name]:
+            for what, code in remedy(there, facts, called):
+                yield Repair(what, ((node, code),), s.expression)
 
 
 def _moved(expression: Expression, node: Any) -> Expression:

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaelab.debug._attempt import attempt
+from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._replay.arrays import kinds
+from vaelab.debug._trace.call import PureCall
 from vaelab.debug._verify.clamp import clamped_outputs
 from vaelab.debug._verify.trials import Outcome, outcome
 from vaelab.debug.report import NonFiniteReport
@@ -28,7 +30,7 @@ _MOST_ROWS = 32
 _FINE = "all outputs and gradients are finite"
 
 
-def advised(report: NonFiniteReport, found: Any) -> NonFiniteReport:
+def advised(report: NonFiniteReport, found: Findings) -> NonFiniteReport:
     """The report with advice that was tried; `found` is what the replay has found."""
     result = attempt(lambda: outcome(found), Outcome(), found.problems)
     besides = f"\n{found.besides}" if found.besides else ""
@@ -69,7 +71,7 @@ def _dedented(code: str) -> list[str]:
 Answer = tuple[str, str] | None
 
 
-def _repaired_data(report: NonFiniteReport, found: Any) -> Answer:
+def _repaired_data(report: NonFiniteReport, found: Findings) -> Answer:
     """Zeros instead of what was not finite before the call."""
     leaves = list(found.call.leaves)
     roots = [story.root.source for story in found.stories]
@@ -83,7 +85,7 @@ def _repaired_data(report: NonFiniteReport, found: Any) -> Answer:
     return report.advice, f"with 0 for the non-finite entries of {paths}"
 
 
-def _clamped(report: NonFiniteReport, found: Any) -> Answer:
+def _clamped(report: NonFiniteReport, found: Findings) -> Answer:
     """The operands of all first events kept inside of the domains."""
     targets = [story.root for story in found.stories]
     try:
@@ -95,7 +97,7 @@ def _clamped(report: NonFiniteReport, found: Any) -> Answer:
     return report.advice, f"with the operand of {report.primitive} kept in its domain"
 
 
-def _in_float64(report: NonFiniteReport, found: Any) -> Answer:
+def _in_float64(report: NonFiniteReport, found: Findings) -> Answer:
     """The same call with arguments of twice the width."""
     call = found.call
     before = list(call.out_paths), list(call.out_states)
@@ -117,7 +119,7 @@ def _in_float64(report: NonFiniteReport, found: Any) -> Answer:
     )
 
 
-def _without_rows(report: NonFiniteReport, found: Any) -> Answer:
+def _without_rows(report: NonFiniteReport, found: Findings) -> Answer:
     """The batch without the rows that fail when they make up all of it."""
     call = found.call
     places = _batched(call)
@@ -153,7 +155,7 @@ def _without_rows(report: NonFiniteReport, found: Any) -> Answer:
     )
 
 
-def _is_finite(found: Any, outs: Any) -> bool:
+def _is_finite(found: Findings, outs: Any) -> bool:
     return not any(any(kinds(outs[k])) for k in found.suspects)
 
 
@@ -173,7 +175,7 @@ def _widened(leaf: Any) -> Any:
     return jnp.asarray(np.asarray(leaf).astype(wide))
 
 
-def _batched(call: Any) -> list[int]:
+def _batched(call: PureCall) -> list[int]:
     """The arguments that hold one row for each example.
 
     They are no state of NNX objects, and, in a function of several arguments, not in

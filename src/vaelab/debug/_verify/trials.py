@@ -19,6 +19,7 @@ from jax.extend import core
 from vaelab.debug._diagnosis.facts import Facts
 from vaelab.debug._diagnosis.repairs import repairs_of
 from vaelab.debug._diagnosis.sketch import Repair
+from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._replay.arrays import kinds
 from vaelab.debug._replay.events import CLEAN, Event
 from vaelab.debug._replay.interpreter import Replay
@@ -50,7 +51,7 @@ class Outcome:
     failed: tuple[str, ...] = ()
 
 
-def outcome(found: Any) -> Outcome:
+def outcome(found: Findings) -> Outcome:
     """Tries the repairs of the first events; `found` is what the replay has found."""
     roots = list(_roots(found))
     if not roots:
@@ -74,14 +75,16 @@ def outcome(found: Any) -> Outcome:
     return Outcome(failed=tuple(dict.fromkeys(candidates[k].what for k in tried)))
 
 
-def _outcome(chosen: list[Repair], candidates: list[Repair], tried: list[int]) -> Any:
+def _outcome(
+    chosen: list[Repair], candidates: list[Repair], tried: list[int]
+) -> Outcome:
     what = chosen[0].what
     failed = dict.fromkeys(candidates[k].what for k in tried)
     failed.pop(what, None)
     return Outcome(what, _rewrites(chosen), tuple(failed))
 
 
-def _after(found: Any, first: Expression, repair: Repair) -> list[list[Repair]]:
+def _after(found: Findings, first: Expression, repair: Repair) -> list[list[Repair]]:
     """What fails next, once the first fault is repaired: the repairs of that one."""
     with contextlib.ExitStack() as stack:
         _, installed = _installed(stack, [repair])
@@ -125,7 +128,7 @@ def _installed(
     return testable, installed
 
 
-def _roots(found: Any) -> Iterator[tuple[Expression, list[Repair]]]:
+def _roots(found: Findings) -> Iterator[tuple[Expression, list[Repair]]]:
     for story in found.stories[:_MOST_ROOTS]:
         event: Event = story.root
         is_argument = event.source is not None and event.source.argument is not None
@@ -138,7 +141,10 @@ def _roots(found: Any) -> Iterator[tuple[Expression, list[Repair]]]:
 
 
 def _chosen(
-    found: Any, repairs: list[Repair], others: list[list[Repair]], testable: set[int]
+    found: Findings,
+    repairs: list[Repair],
+    others: list[list[Repair]],
+    testable: set[int],
 ) -> tuple[tuple[int, ...] | None, list[int]]:
     """The numbers of the repairs that help together, and of those that did not."""
     tried: list[int] = []
@@ -155,7 +161,7 @@ def _chosen(
     return None, tried
 
 
-def _is_finite(found: Any) -> bool:
+def _is_finite(found: Findings) -> bool:
     """Whether the call as it is now has finite outputs.
 
     It runs operation by operation, which costs far less than a compilation. In half

@@ -1,16 +1,15 @@
-"""A second fault that a NaN often hides: a loss without a lower bound."""
+"""A loss without a lower bound: a fault that a NaN often hides."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from vaelab.debug._diagnosis.disease import Answer, Disease, Rank
 from vaelab.debug._diagnosis.facts import Facts
 from vaelab.debug._lineage.origins import Definition, Origins
 from vaelab.debug._trace.jaxprs import call_body
 from vaelab.debug._trace.locate import Frame, place_of
-
-__all__ = ["unbounded_loss"]
 
 # Losses a little below zero are no sign of anything: a Gaussian likelihood has them.
 _FAR_BELOW_ZERO = -1.0
@@ -23,13 +22,13 @@ _ADDING = frozenset(
 )
 
 
-def unbounded_loss(facts: Facts) -> tuple[str, str] | None:
-    """What to add to cause and advice if the loss is far below zero, else None.
+def _cause(facts: Facts, *_: Facts) -> Answer | None:
+    """Three things must meet.
 
-    Three things must meet: a loss (the first scalar that is returned, or if it is not
-    finite a scalar on the way to it) far below zero; a cross-entropy from logits, which
-    cannot be negative for targets in [0, 1]; and a single argument that is used as
-    targets are, with values outside of [0, 1].
+    A loss far below zero, which is the first scalar that is returned, or if it is not
+    finite a scalar on the way to it; a cross-entropy from logits, which cannot be
+    negative for targets in [0, 1]; and a single argument that is used as targets are,
+    with values outside of [0, 1].
     """
     found = facts.found
     scalars, has_cross_entropy = _scalars(Frame(found.jaxpr))
@@ -159,3 +158,6 @@ def _scalars(frame: Frame) -> tuple[list[Definition], bool]:
             if place_of(frame, eqn).file is not None:
                 found.append(Definition(frame, out, eqn))
     return found, cross_entropy
+
+
+DISEASE = Disease(_cause, Rank.BESIDES)

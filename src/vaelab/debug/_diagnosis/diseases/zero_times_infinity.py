@@ -1,0 +1,35 @@
+"""0 * inf: a mask that multiplies does not remove an infinite value."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vaelab.debug._diagnosis.disease import Answer, Disease, Rank
+from vaelab.debug._diagnosis.facts import Facts
+from vaelab.debug._diagnosis.sketch import Called, Sketch
+from vaelab.debug._diagnosis.words import example
+
+
+def _cause(f: Facts, *_: Facts) -> Answer | None:
+    a, b = f.value(0), f.value(1)
+    if f.primitive != "mul" or 0 not in (a, b) or not (np.isinf(a) or np.isinf(b)):
+        return None
+    return (
+        f"0 * inf is NaN: {example(f)}; multiplying by zero does not remove an "
+        "infinite value.",
+        "Select with jnp.where(mask, x, 0) instead of multiplying with a mask, and "
+        "make the value finite before a derivative is taken.",
+    )
+
+
+def _selected(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
+    a, b = called.args
+    for mask, values in ((a, b), (b, a)):
+        first, later = s.twice(mask)
+        masked = f"{s.jnp}.where({later} != 0, {s.plain(values)}, 0)"
+        yield "values that are selected, not multiplied by 0", f"({first} * {masked})"
+
+
+DISEASE = Disease(
+    _cause, Rank.OPERATION, remedies={"*": _selected, "multiply": _selected}
+)
