@@ -64,8 +64,8 @@ def raw():
 def failure(raw):
     """The number of the failing step, its loss, and the report.
 
-    Versions of XLA differ: in some log(std ** 2) is -inf first, and with it the loss; in
-    others the loss is finite in that step, and its gradient is not.
+    Versions of XLA differ: in some log(std ** 2) is -inf first, and with it the loss;
+    in others the loss is finite in that step, and its gradient is not.
     """
     graphdef, state = nnx.split(new_state(None))
     run = pure_step(graphdef)

@@ -60,9 +60,8 @@ for kill in range(kills + 1):
 """
 
 
-@pytest.mark.parametrize(
-    "kills", [3, pytest.param(100, marks=pytest.mark.slow, id="100")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [100])
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has threads")
 def test_kills_lose_nothing(tmp_path, kills):
     def run(folder, kills, last):

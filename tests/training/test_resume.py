@@ -54,7 +54,9 @@ def test_an_iterator_with_a_state_goes_on_where_it_was(batches, tmp_path):
     np.testing.assert_array_equal(result.history["loss"], expected.history["loss"])
 
 
-@pytest.mark.parametrize("loader", ["dataset", "iterator"])
+@pytest.mark.parametrize(
+    "loader", ["iterator", pytest.param("dataset", marks=pytest.mark.slow)]
+)
 def test_grain_goes_on_where_it_was(batches, tmp_path, loader):
     grain = pytest.importorskip("grain")
     images = np.concatenate(batches)

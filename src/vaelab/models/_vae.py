@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -259,11 +259,36 @@ class VAE(nnx.Module):
         return unpacked, content
 
 
-@partial(nnx.jit, static_argnums=(1, 2))
-def _dense_parts(
-    rngs: nnx.Rngs, sizes: tuple[Any, ...], options: tuple[tuple[str, Any], ...]
-) -> tuple[Encoder, Decoder]:
+def _dense_parts(rngs: nnx.Rngs, *config: Any) -> tuple[Encoder, Decoder]:
     """Makes both parts in one program, which starts faster than one for each array."""
+    graphdef, state = nnx.split(rngs)
+    is_traced = any(
+        isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(state), jnp.zeros(()))
+    )
+    is_slow_start = jax.default_backend() == "cpu" and (
+        not jax.config.read("jax_disable_most_optimizations")
+    )
+    new = _initialised if is_traced else _compiled(with_little_effort=is_slow_start)
+    encoder, decoder, drawn_from = nnx.merge(*new(graphdef, state, *config))
+    nnx.update(rngs, nnx.state(drawn_from))
+    encoder.rngs = rngs
+    return encoder, decoder
+
+
+@lru_cache(maxsize=2)
+def _compiled(with_little_effort: bool) -> Callable[..., Any]:
+    """`_initialised`, which runs once; little effort takes half as long on a CPU."""
+    options = {"xla_backend_optimization_level": 1} if with_little_effort else None
+    return jax.jit(_initialised, static_argnums=(0, 2, 3), compiler_options=options)
+
+
+def _initialised(
+    graphdef: Any,
+    state: Any,
+    sizes: tuple[Any, ...],
+    options: tuple[tuple[str, Any], ...],
+) -> tuple[Any, Any]:
+    rngs = nnx.merge(graphdef, state)
     num_pixels, widths, latent_size, outputs_per_pixel = sizes
     of_both = dict(options)
     log_std_bounds = of_both.pop("log_std_bounds")
@@ -278,7 +303,7 @@ def _dense_parts(
     decoder = Decoder(
         latent_size, widths[::-1], num_pixels * outputs_per_pixel, rngs=rngs, **of_both
     )
-    return encoder, decoder
+    return nnx.split((encoder, decoder, rngs))
 
 
 def _checked_likelihood(likelihood: Any) -> Any:

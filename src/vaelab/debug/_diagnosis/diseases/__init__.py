@@ -22,10 +22,10 @@ def diseases() -> Mapping[str, Disease]:
     found: dict[str, Disease] = {
         name: importlib.import_module(f"{__name__}.{name}").DISEASE for name in names
     }
-    earlier: dict[str, set[str]] = {name: set() for name in names}
+    earlier: dict[str, list[str]] = {name: [] for name in names}
     for name, disease in found.items():
         for later in disease.before:
-            earlier[later].add(name)
+            earlier[later].append(name)
     order = list(TopologicalSorter(earlier).static_order())
     order.sort(key=lambda name: found[name].rank)
     return {name: found[name] for name in order}
