@@ -12,7 +12,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 install = $(UV) pip install --quiet --python $(BIN)/python --editable '.[$(1)]'
 else
-install = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+install = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	--editable '.[$(1)]'
 endif
 

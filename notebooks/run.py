@@ -11,6 +11,7 @@ from pathlib import Path
 import jupytext
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 
@@ -18,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 def main(name: str) -> None:
     """Runs `notebooks/<name>.md` and writes `build/notebooks/<name>.html`."""
     notebook = jupytext.read(HERE / f"{name}.md")
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    without_ports = Config({"KernelManager": {"transport": "ipc"}})
+    NotebookClient(notebook, timeout=600, config=without_ports).execute()
     page = HERE.parent / "build" / "notebooks" / f"{name}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
