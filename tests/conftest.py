@@ -9,14 +9,6 @@ import jax
 import matplotlib
 import pytest
 
-# Compiling takes most of the time, so that little is optimised. With 0 in this
-# variable, as .ci/run sets it for each set of versions, the tests compile as users do.
-QUICKLY = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
-jax.config.update("jax_disable_most_optimizations", QUICKLY)
-if QUICKLY and jax.__version_info__ < (0, 11):  # later ones have no such flag
-    flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
-
 # What one test has compiled, the others need not: not in the other worker, not in a
 # process that a test starts, and not in the next run.
 CACHE = Path(__file__).resolve().parents[1] / "build" / "jax-cache"
@@ -33,6 +25,20 @@ for option, value in OPTIONS.items():
 
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Lets `make test` compile with little effort, which takes most of its time.
+
+    The slow tests, and all tests with each set of versions, compile as users do.
+    """
+    if config.option.markexpr != "not slow":
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if jax.__version_info__ < (0, 11):  # later ones have no such flag
+        flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 
 
 @pytest.fixture(autouse=True)

@@ -244,3 +244,21 @@ def test_a_cell_of_a_notebook_whose_imports_are_in_another_cell(monkeypatch):
     assert report.rewrites[0].new.strip() == (
         f"return jnp.sqrt(jnp.maximum(x - 1, {FLOAT32}.eps ** 2)).sum()"
     )
+
+
+def test_what_was_finite_before_stays_as_it_was():
+    @jax.jit
+    def inverse_squares(x):
+        return x**-2
+
+    report = explain(inverse_squares, jnp.array([0.0, -2.0, 3.0]))
+    assert "jnp.where(x != 0" in report.advice  # x > 0 would be finite, too
+    assert report.tried == FINE
+
+    @jax.jit
+    def growth(x):
+        return jnp.exp(x)
+
+    report = explain(growth, jnp.array([20.0, 11.06, 1.0], jnp.float16))
+    assert "jnp.minimum(x, 11)" in report.advice
+    assert report.tried == f"{FINE}, and some that were finite before are others"

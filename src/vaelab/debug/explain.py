@@ -133,6 +133,7 @@ def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
     return Findings(
         call,
         closed,
+        outs,
         bad,
         lineage.suspects,
         lineage.events,

@@ -24,7 +24,8 @@ class Findings:
     Args:
         call: the call.
         closed: its jaxpr.
-        bad: which outputs are non-finite.
+        outs: its outputs.
+        bad: which of them are non-finite.
         suspects: the numbers of those that count: not the states that were non-finite
             before and were not used.
         events: all events.
@@ -42,6 +43,7 @@ class Findings:
         self,
         call: PureCall,
         closed: Any,
+        outs: list[Any],
         bad: list[bool],
         suspects: list[int],
         events: list[Event],
@@ -54,6 +56,7 @@ class Findings:
         self.call = call
         self.jaxpr, self.consts = open_jaxpr(closed)
         self.closed = closed
+        self.outs = outs
         self.bad = bad
         self.suspects = suspects
         self.events = events

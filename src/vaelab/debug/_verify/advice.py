@@ -28,6 +28,7 @@ __all__ = ["advised"]
 
 _MOST_ROWS = 32
 _FINE = "all outputs and gradients are finite"
+_CHANGED = ", and some that were finite before are others"
 
 
 def advised(report: NonFiniteReport, found: Findings) -> NonFiniteReport:
@@ -36,9 +37,8 @@ def advised(report: NonFiniteReport, found: Findings) -> NonFiniteReport:
     besides = f"\n{found.besides}" if found.besides else ""
     if result.what is not None:
         advice = f"Write {result.what}:\n{_shown(result, report.file)}{besides}"
-        return replace(
-            report, advice=advice, tried=f"tried: {_FINE}", rewrites=result.rewrites
-        )
+        tried = f"tried: {_FINE}{_CHANGED if result.changes else ''}"
+        return replace(report, advice=advice, tried=tried, rewrites=result.rewrites)
     for trial in (_repaired_data, _clamped, _in_float64, _without_rows):
         answer = attempt(lambda trial=trial: trial(report, found), None, found.problems)
         if answer is not None:

@@ -2,38 +2,30 @@
 
 The candidates are written into the user's functions, the call is traced anew with one
 of them switched on, forward and backward pass alike, and run operation by operation.
-The first one with which everything is finite is the advice.
+The advice is the first one with which everything is finite, and what was finite before
+stays as it was.
 """
 
-import ast
 import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-import jax
-import numpy as np
-from jax.extend import core
 
 from vaelab.debug._diagnosis.facts import Facts
 from vaelab.debug._diagnosis.repairs import repairs_of
 from vaelab.debug._diagnosis.sketch import Repair
 from vaelab.debug._lineage.findings import Findings
-from vaelab.debug._replay.arrays import kinds
-from vaelab.debug._replay.events import CLEAN, Event
-from vaelab.debug._replay.interpreter import Replay
-from vaelab.debug._trace.jaxprs import fresh_traces, open_jaxpr, silenced
-from vaelab.debug._trace.locate import Frame
+from vaelab.debug._replay.events import Event
 from vaelab.debug._trace.source import Expression, expression_of
+from vaelab.debug._verify.rewrites import rewrites_of
 from vaelab.debug._verify.variants import Untestable, Variants
+from vaelab.debug._verify.verdict import Verdict, new_key, verdict_of
 from vaelab.debug.report import Rewrite
 
 __all__ = ["Outcome", "outcome"]
 
 _MOST_TRIALS = 12
 _MOST_ROOTS = 3
-_number = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -44,11 +36,13 @@ class Outcome:
         what: the idea behind the repair that helped; None if none did.
         rewrites: what to write.
         failed: the ideas that were tried in vain.
+        changes: whether it changes what was finite before.
     """
 
     what: str | None = None
     rewrites: tuple[Rewrite, ...] = ()
     failed: tuple[str, ...] = ()
+    changes: bool = False
 
 
 def outcome(found: Findings) -> Outcome:
@@ -61,27 +55,65 @@ def outcome(found: Findings) -> Outcome:
     candidates = [*repairs, *itertools.chain(*others)]
     with contextlib.ExitStack() as stack:
         testable, _ = _installed(stack, candidates)
-        chosen, tried = _chosen(found, repairs, others, testable)
-    if chosen is not None:
-        return _outcome([candidates[k] for k in chosen], candidates, tried)
+        verdicts = _tried(found, _sets(repairs, others, testable))
+    best = _best(verdicts)
+    failed = tuple(
+        dict.fromkeys(
+            candidates[numbers[0]].what
+            for numbers, verdict in verdicts.items()
+            if verdict is Verdict.BAD
+        )
+    )
+    if best is not None:
+        return _outcome([candidates[k] for k in best], verdicts[best], failed)
     for repair in [repairs[k] for k in sorted(testable & set(range(len(repairs))))][:2]:
         for more in _after(found, first, repair):
             with contextlib.ExitStack() as stack:
                 testable, _ = _installed(stack, [repair, *more])
-                for k in sorted(testable - {0})[:4]:
-                    with Variants.tried(0, k):
-                        if _is_finite(found):
-                            return _outcome([repair, more[k - 1]], candidates, tried)
-    return Outcome(failed=tuple(dict.fromkeys(candidates[k].what for k in tried)))
+                verdicts = _tried(found, [(0, k) for k in sorted(testable - {0})[:4]])
+            best = _best(verdicts)
+            if best is not None:
+                both = [repair, more[best[1] - 1]]
+                return _outcome(both, verdicts[best], failed)
+    return Outcome(failed=failed)
 
 
 def _outcome(
-    chosen: list[Repair], candidates: list[Repair], tried: list[int]
+    chosen: list[Repair], verdict: Verdict, failed: tuple[str, ...]
 ) -> Outcome:
     what = chosen[0].what
-    failed = dict.fromkeys(candidates[k].what for k in tried)
-    failed.pop(what, None)
-    return Outcome(what, _rewrites(chosen), tuple(failed))
+    failed = tuple(idea for idea in failed if idea != what)
+    return Outcome(what, rewrites_of(chosen), failed, verdict is Verdict.FINITE)
+
+
+def _sets(
+    repairs: list[Repair], others: list[list[Repair]], testable: set[int]
+) -> list[tuple[int, ...]]:
+    """The numbers of repairs to be tried together: with the first one of each other."""
+    starts = list(itertools.accumulate(map(len, others), initial=len(repairs)))[:-1]
+    sets = [(k,) for k in range(len(repairs))]
+    if others:
+        sets = [s for k in range(len(repairs)) for s in ((k,), (k, *starts))]
+    return [numbers for numbers in sets if testable.issuperset(numbers)][:_MOST_TRIALS]
+
+
+def _tried(
+    found: Findings, sets: list[tuple[int, ...]]
+) -> dict[tuple[int, ...], Verdict]:
+    """What the trials come to, up to the first good one."""
+    verdicts: dict[tuple[int, ...], Verdict] = {}
+    for numbers in sets:
+        with Variants.tried(*numbers):
+            verdicts[numbers] = verdict_of(found)
+        if verdicts[numbers] is Verdict.GOOD:
+            break
+    return verdicts
+
+
+def _best(verdicts: dict[tuple[int, ...], Verdict]) -> tuple[int, ...] | None:
+    """The first of the best trials; None if none helped."""
+    best = max(verdicts, key=verdicts.__getitem__, default=())
+    return best if verdicts.get(best) else None
 
 
 def _after(found: Findings, first: Expression, repair: Repair) -> list[list[Repair]]:
@@ -90,7 +122,7 @@ def _after(found: Findings, first: Expression, repair: Repair) -> list[list[Repa
         _, installed = _installed(stack, [repair])
         with Variants.tried(0):
             try:
-                following = found.again(f"trial {next(_number)}")
+                following = found.again(new_key())
             except Exception:  # a candidate may fail in any way: then it is none
                 return []
         if following is None:
@@ -138,115 +170,3 @@ def _roots(found: Findings) -> Iterator[tuple[Expression, list[Repair]]]:
         if expression is not None:
             facts = Facts(found, found.link(event), event)
             yield expression, repairs_of(expression, facts)
-
-
-def _chosen(
-    found: Findings,
-    repairs: list[Repair],
-    others: list[list[Repair]],
-    testable: set[int],
-) -> tuple[tuple[int, ...] | None, list[int]]:
-    """The numbers of the repairs that help together, and of those that did not."""
-    tried: list[int] = []
-    starts = list(itertools.accumulate(map(len, others), initial=len(repairs)))[:-1]
-    sets = [(k,) for k in range(len(repairs))]
-    if others:
-        sets = [s for k in range(len(repairs)) for s in ((k,), (k, *starts))]
-    sets = [numbers for numbers in sets if testable.issuperset(numbers)]
-    for numbers in sets[:_MOST_TRIALS]:
-        with Variants.tried(*numbers):
-            if _is_finite(found):
-                return numbers, tried
-        tried.append(numbers[0])
-    return None, tried
-
-
-def _is_finite(found: Findings) -> bool:
-    """Whether the call as it is now has finite outputs.
-
-    It runs operation by operation, which costs far less than a compilation. In half
-    precision the compiled call, whose sums are taken in other types, has the last word.
-    """
-    call = found.call
-    before = list(call.out_paths), list(call.out_states)
-    try:
-        with fresh_traces(f"trial {next(_number)}"):
-            closed = jax.make_jaxpr(call.flat)(call.leaves)
-        closed, _ = silenced(closed)
-        jaxpr, consts = open_jaxpr(closed)
-        if list(call.out_paths) != before[0]:
-            return False
-        wanted = [not bad or k in found.suspects for k, bad in enumerate(found.bad)]
-        clean = [CLEAN] * len(call.leaves)
-        values, _ = Replay().run(Frame(jaxpr), consts, call.leaves, clean, wanted)
-        if not _all_finite(values, wanted):
-            return False
-        root = found.root
-        if "float32" in root.result.dtype and not root.compiled_only:
-            return True
-        outs = jax.jit(core.jaxpr_as_fun(closed))(*call.leaves)
-        return _all_finite(outs, wanted)
-    except Exception:  # a candidate may fail in any way: then it is none
-        return False
-    finally:
-        call.out_paths, call.out_states = before
-
-
-def _all_finite(values: list[Any], wanted: list[bool]) -> bool:
-    pairs = zip(values, wanted, strict=True)
-    return not any(any(kinds(x)) for x, is_wanted in pairs if is_wanted)
-
-
-def _rewrites(repairs: list[Repair]) -> tuple[Rewrite, ...]:
-    """The statements that the changes are in, before and after."""
-    found = []
-    for file in dict.fromkeys(repair.expression.file for repair in repairs):
-        there = [r for r in repairs if r.expression.file == file]
-        expression = there[0].expression
-        statements: dict[Any, dict[Any, str]] = {}
-        for node, code in [change for r in there for change in r.changes]:
-            statements.setdefault(expression.statement_of(node), {})[node] = code
-        for inside in statements.values():
-            lines = _rewritten(expression, list(inside.items()))
-            found.append(Rewrite(expression.file, *lines))
-    return tuple(sorted(found, key=lambda r: r.first_line))
-
-
-def _rewritten(
-    expression: Expression, changes: list[tuple[Any, str]]
-) -> tuple[int, int, str, str]:
-    """The lines that the changes touch, as they are and as they become."""
-    first = min(node.lineno for node, _ in changes)
-    last = max(node.end_lineno for node, _ in changes)
-    lines = expression.lines[first - 1 : last]
-    text = "".join(lines)
-    starts = np.cumsum([0, *(len(line) for line in lines)])
-
-    def place(line: int, column: int) -> int:
-        encoded = lines[line - first].encode()[:column]
-        return int(starts[line - first]) + len(encoded.decode())
-
-    spans = sorted(
-        (
-            (place(n.lineno, n.col_offset), place(n.end_lineno, n.end_col_offset), code)
-            for n, code in changes
-        ),
-        reverse=True,
-    )
-    new = text
-    for start, end, code in spans:
-        new = new[:start] + _fitting(code, text, start, end) + new[end:]
-    return first, last, text.rstrip("\n"), new.rstrip("\n")
-
-
-def _fitting(code: str, text: str, start: int, end: int) -> str:
-    """A replacement in parentheses, where the expression around might tear it apart."""
-    tree = ast.parse(code, mode="eval").body
-    atoms = (ast.Call, ast.Name, ast.Attribute, ast.Subscript, ast.Constant)
-    before = text[:start].rstrip()
-    alone = before.endswith(("=", "(", ",", "return", ":")) and text[end:].lstrip()[
-        :1
-    ] in ("", ")", ",", "#", "]")
-    if isinstance(tree, atoms) or alone or code.startswith("("):
-        return code
-    return f"({code})"
