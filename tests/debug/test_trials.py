@@ -8,6 +8,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from jax import lax
@@ -219,7 +220,7 @@ def test_the_rows_of_a_batch_that_fail_alone():
     with np.errstate(invalid="ignore"):
         report = explain(jax.jit(loss), jnp.ones(9), jnp.array(x), jnp.ones(9))
     assert "only these fail: 2, 7." in report.advice
-    assert report.tried.startswith("tried, without the rows 2, 7:")
+    assert report.tried.startswith("tried, without rows 2, 7:")
 
 
 def test_without_source_the_operand_is_kept_in_its_domain():
@@ -262,3 +263,73 @@ def test_what_was_finite_before_stays_as_it_was():
     report = explain(growth, jnp.array([20.0, 11.06, 1.0], jnp.float16))
     assert "jnp.minimum(x, 11)" in report.advice
     assert report.tried == f"{FINE}, and some that were finite before are others"
+
+
+def no_epsilon(gradient):
+    return optax.adam(1e-3, eps=0.0).update(gradient, optax.adam(1e-3).init(gradient))
+
+
+def long_jump(w):
+    return w - 1e20 * jax.grad(lambda w: 50 * jnp.sum(w**2))(w)
+
+
+def scaled_up(w):
+    return w * jnp.float16(1000)
+
+
+def certain(x):
+    return jnp.log(jax.scipy.stats.norm.cdf(x)).sum()
+
+
+def without_width(scale):
+    scale = jax.nn.relu(scale)
+    return -jax.scipy.stats.norm.logpdf(1.0, 0.0, scale).sum()
+
+
+def orthogonalised(x):
+    basis, _ = jnp.linalg.qr(x)
+    return basis.sum()
+
+
+def log_cosh(x):
+    return jnp.log(jnp.cosh(x))
+
+
+def sinc(x):
+    return jnp.where(x != 0, jnp.sin(x) / x, 1.0).sum()
+
+
+FITTING = {
+    "an optimizer without eps": (no_epsilon, 0 * ZERO, "such as eps=1e-8", ""),
+    "an overflow is no mask": (long_jump, 1e18 * ZERO, "", "jnp.where"),
+    "float16 needs 32 bits": (
+        lambda w: jax.lax.fori_loop(0, 1, lambda i, w: scaled_up(w), w),
+        jnp.full(2, 100, jnp.float16),
+        "float32",
+        "float64",
+    ),
+    "a probit": (certain, jnp.array([-20.0, 1.0]), "stats.norm.logcdf(x)", ""),
+    "an argument of a library's": (
+        without_width,
+        ZERO,
+        "jnp.maximum(scale, ",
+        "log_softmax",
+    ),
+    "columns": (
+        jax.grad(orthogonalised),
+        jnp.eye(3, 2).at[:, 1].set(0),
+        "jnp.eye",
+        "igenvalue",
+    ),
+    "both sides": (log_cosh, jnp.array([-100.0, 1.0]), "jnp.clip(x, -88, 88)", ""),
+    "a quotient's slope": (jax.grad(sinc), ZERO, "square of the divisor", "if y < 1"),
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_what_is_said_fits_what_happened(name):
+    fn, x, said, not_said = FITTING[name]
+    report = explain(fn, x)
+    text = f"{report.cause} {report.advice}"
+    assert said in text, report
+    assert not not_said or not_said not in text, report

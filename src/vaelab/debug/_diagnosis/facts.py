@@ -18,7 +18,7 @@ from vaelab.debug._trace.locate import Frame, place_of
 from vaelab.debug._trace.source import Expression, expression_of
 from vaelab.debug.report import ArraySummary, Link
 
-__all__ = ["Facts", "number", "spread"]
+__all__ = ["Facts", "assigned", "number", "spread"]
 
 SQUARES = frozenset({"square", "integer_pow", "mul"})
 _LONGEST_NAME = 40
@@ -28,6 +28,14 @@ _PRIMITIVES = {
     "power": "pow",
     "reciprocal": "div",
     "true_divide": "div",
+}
+_OPERATORS: dict[type[ast.operator], tuple[str, ...]] = {
+    ast.Add: ("add",),
+    ast.Div: ("div",),
+    ast.Mod: ("rem",),
+    ast.Mult: ("mul",),
+    ast.Pow: ("pow", "integer_pow"),
+    ast.Sub: ("sub",),
 }
 _PRODUCTS = frozenset({"cumprod", "reduce_prod"})
 _UNDERFLOWING = frozenset(
@@ -55,9 +63,14 @@ class Facts:
         self.dtype = link.result.dtype
 
     def value(self, k: int) -> Any:
-        """Operand k at the first bad index; NaN if it is not known."""
+        """Operand k at the first bad index, or everywhere; NaN if it is not known."""
         value = self.values[k] if k < len(self.values) else None
-        return np.nan if value is None else value
+        if value is not None:
+            return value
+        operand = self.link.operands[k] if k < len(self.link.operands) else None
+        if operand is None or operand.min is None or operand.min != operand.max:
+            return np.nan
+        return np.nan if operand.nans or operand.infs else operand.min
 
     @cached_property
     def expression(self) -> Expression | None:
@@ -83,7 +96,8 @@ class Facts:
         node, called = self.sketch.node, self.sketch.call()
         parts: list[Any] = []
         if isinstance(node, ast.BinOp):
-            parts = [node.left, node.right]
+            if self.primitive in _OPERATORS.get(type(node.op), ()):
+                parts = [node.left, node.right]
         elif (
             called is not None
             and _PRIMITIVES.get(called.name, called.name.replace("arc", "a"))
@@ -280,6 +294,20 @@ class Facts:
         zero = [a for a in arrays if a.zeros] if 0 in self.values else []
         return next(iter([*zero, *arrays]), None)
 
+    def names_of_zeros(self) -> set[str | None]:
+        """What enters the line, is zero somewhere and nowhere below: its names."""
+        origins = self.found.origins
+        definitions = origins.entering(self.event)
+        arrays = self.found.values(definitions)
+        names: set[str | None] = set()
+        for definition in definitions:
+            array = np.asarray(arrays.get(definition.key, np.ones(())))
+            is_real = jnp.issubdtype(array.dtype, jnp.floating)
+            if is_real and array.size and array.min() == 0:
+                origin = origins.origin(definition)
+                names.add(origin.argument or assigned(origin.source))
+        return names - {None}
+
     @property
     def limit(self) -> float:
         """The largest finite number of the result's dtype."""
@@ -306,6 +334,15 @@ class Facts:
         return max(map(abs, ends), default=None)
 
     @property
+    def is_overflow(self) -> bool:
+        """Whether a number became too large, without a zero or Inf in the operands."""
+        return (
+            self.link.kind == "inf"
+            and bool(self.largest_operand)
+            and not any(value == 0 for value in self.values)
+        )
+
+    @property
     def is_half(self) -> bool:
         """Whether the result has a type of less than 32 bits."""
         return any(t in self.dtype for t in ("float16", "float8", "float4", "float6"))
@@ -324,6 +361,12 @@ class Facts:
         yield from zip(
             call.paths[: call.state_start], call.leaves[: call.state_start], strict=True
         )
+
+
+def assigned(source: str | None) -> str | None:
+    """`std` for `std = jnp.exp(log_std)`."""
+    name, equals, _ = (source or "").partition(" = ")
+    return name.split(":")[0].strip() if equals and name.isidentifier() else None
 
 
 def number(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vaelab.debug._diagnosis.diseases import remedies
 from vaelab.debug._diagnosis.facts import Facts
+from vaelab.debug._diagnosis.remedy import FLOOR
 from vaelab.debug._diagnosis.sketch import Called, Repair, Sketch
 from vaelab.debug._trace.source import Expression, expression_of
 
@@ -49,9 +50,23 @@ def _here(s: Sketch, facts: Facts) -> Iterator[tuple[str, str]]:
     if isinstance(node, ast.BinOp):
         operator = _OPERATORS.get(type(node.op), "")
         called = Called(operator, [node.left, node.right], {})
-    if called is not None and called.args:
-        for remedy in remedies().get(called.name, ()):
-            yield from remedy(s, facts, called)
+    if called is None or not called.args:
+        return
+    known = remedies().get(called.name, ())
+    for remedy in known:
+        yield from remedy(s, facts, called)
+    if not known and isinstance(node, ast.Call) and not facts.in_optimizer:
+        yield from _floors(s, facts, called)
+
+
+def _floors(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
+    """Floors under the zeros that a function is given which fails there."""
+    names = facts.names_of_zeros() if 0 in facts.values else ()
+    for k, argument in enumerate(called.args):
+        if s.plain(argument) in names:
+            for low in (s.tiny, s.eps):
+                floor = f"{s.jnp}.maximum({s.plain(argument)}, {low})"
+                yield FLOOR, s.with_argument(floor, k)
 
 
 def _before_exponential(s: Sketch, facts: Facts) -> Iterator[Repair]:

@@ -1,10 +1,8 @@
 """Parts of sentences that several diseases say."""
 
-from typing import Any
-
 from vaelab.debug._diagnosis.facts import Facts, spread
 
-__all__ = ["assigned", "entering", "example", "lost_epsilon", "reached"]
+__all__ = ["entering", "example", "lost_epsilon", "reached"]
 
 
 def example(f: Facts) -> str:
@@ -51,9 +49,3 @@ def reached(f: Facts) -> str:
     if f.backward and "log" in (f.link.source or ""):
         return "the gradient of the logarithm divides by it"
     return example(f)
-
-
-def assigned(source: Any) -> str | None:
-    """`std` for `std = jnp.exp(log_std)`."""
-    name, equals, _ = (source or "").partition(" = ")
-    return name.split(":")[0].strip() if equals and name.isidentifier() else None

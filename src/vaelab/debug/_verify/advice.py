@@ -2,7 +2,8 @@
 
 First the user's own lines, rewritten; see `trials`. Where none of that helps, the call
 is run again with its data repaired, with the operand that failed kept inside of its
-domain, in float64, or without rows of its batch, and the report says what came of it.
+domain, in a wider dtype, or without rows of its batch, and the report says what came of
+it.
 """
 
 import importlib
@@ -39,7 +40,7 @@ def advised(report: NonFiniteReport, found: Findings) -> NonFiniteReport:
         advice = f"Write {result.what}:\n{_shown(result, report.file)}{besides}"
         tried = f"tried: {_FINE}{_CHANGED if result.changes else ''}"
         return replace(report, advice=advice, tried=tried, rewrites=result.rewrites)
-    for trial in (_repaired_data, _clamped, _in_float64, _without_rows):
+    for trial in _TRIALS:
         answer = attempt(lambda trial=trial: trial(report, found), None, found.problems)
         if answer is not None:
             advice, how = answer
@@ -97,26 +98,52 @@ def _clamped(report: NonFiniteReport, found: Findings) -> Answer:
     return report.advice, f"with the operand of {report.primitive} kept in its domain"
 
 
-def _in_float64(report: NonFiniteReport, found: Findings) -> Answer:
-    """The same call with arguments of twice the width."""
-    call = found.call
-    before = list(call.out_paths), list(call.out_states)
-    try:
-        with _x64()(True):
-            outs = jax.jit(call.flat)([_widened(leaf) for leaf in call.leaves])
-            fine = _is_finite(found, outs)
-    except Exception:  # e.g. a loop whose carry has a fixed type: nothing is learned
-        return None
-    finally:
-        call.out_paths, call.out_states = before
-    if not fine:
-        return None
+def _in_float32(report: NonFiniteReport, found: Findings) -> Answer:
+    """The same call with arguments of 32 bits where there are fewer."""
     dtype = report.result.dtype
+    if "float16" not in dtype and "float8" not in dtype:
+        return None
+    if not _is_finite_with(found, np.float32, np.complex64):
+        return None
     return (
-        f"A number is out of the range of {dtype}: compute in a wider dtype, float64 "
-        'with jax.config.update("jax_enable_x64", True), or scale the values.',
+        f"A number is out of the range of {dtype}: compute it in float32, or scale the "
+        "values (a loss scale down).",
+        "in float32",
+    )
+
+
+def _in_float64(report: NonFiniteReport, found: Findings) -> Answer:
+    """The same call with arguments of 64 bits."""
+    with _x64()(True):
+        if not _is_finite_with(found, np.float64, np.complex128):
+            return None
+    return (
+        f"A number is out of the range of {report.result.dtype}: compute in a wider "
+        'dtype, float64 with jax.config.update("jax_enable_x64", True), or scale the '
+        "values.",
         "in float64",
     )
+
+
+def _is_finite_with(found: Findings, real: Any, complex_: Any) -> bool:
+    """Whether the call is finite if no argument is narrower than these dtypes."""
+    call = found.call
+    before = list(call.out_paths), list(call.out_states)
+
+    def widened(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            return leaf
+        wide = complex_ if jnp.issubdtype(dtype, jnp.complexfloating) else real
+        return jnp.asarray(np.asarray(leaf).astype(jnp.promote_types(dtype, wide)))
+
+    try:
+        outs = jax.jit(call.flat)([widened(leaf) for leaf in call.leaves])
+        return _is_finite(found, outs)
+    except Exception:  # e.g. a loop whose carry has a fixed type: nothing is learned
+        return False
+    finally:
+        call.out_paths, call.out_states = before
 
 
 def _without_rows(report: NonFiniteReport, found: Findings) -> Answer:
@@ -149,10 +176,14 @@ def _without_rows(report: NonFiniteReport, found: Findings) -> Answer:
     if not failing or not rest.size or not is_fine(rest):
         return None
     shown = ", ".join(map(str, failing))
+    only, rows = ("this fails", "row") if len(failing) == 1 else ("these fail", "rows")
     return (
-        f"{report.advice} Of the {size} rows of the batch only these fail: {shown}.",
-        f"without the rows {shown}",
+        f"{report.advice} Of the {size} rows of the batch only {only}: {shown}.",
+        f"without {rows} {shown}",
     )
+
+
+_TRIALS = (_repaired_data, _clamped, _in_float32, _in_float64, _without_rows)
 
 
 def _is_finite(found: Findings, outs: Any) -> bool:
@@ -165,14 +196,6 @@ def _x64() -> Callable[[bool], Any]:
     if context is None:
         context = importlib.import_module("jax.experimental").enable_x64
     return context
-
-
-def _widened(leaf: Any) -> Any:
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        return leaf
-    wide = np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
-    return jnp.asarray(np.asarray(leaf).astype(wide))
 
 
 def _batched(call: PureCall) -> list[int]:

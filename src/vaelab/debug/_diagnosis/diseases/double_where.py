@@ -14,9 +14,11 @@ def _cause(f: Facts, *later: Facts) -> Answer | None:
         return None
     if masked is not None and f.callee in ("eigh", "svd", "eig", "qr"):
         return None  # a `where` of JAX's own rule
-    through = f": {example(masked)}" if masked is not None else ""
+    shown = example(masked) if masked is not None else ""
+    through = f": {shown}" if shown not in ("", example(f)) else ""
+    hiding = "A jnp.where" if f.is_hidden else "A jnp.where, nan_to_num or clip"
     return (
-        f"A jnp.where hides the branch in which {example(f)}, but the gradient "
+        f"{hiding} hides the branch in which {example(f)}, but the gradient "
         f"still passes through that branch{through}, which is the double-where "
         "problem.",
         "Make the argument safe before the operation as well, with a jnp.where of its "

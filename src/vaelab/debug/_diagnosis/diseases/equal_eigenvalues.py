@@ -9,7 +9,7 @@ from vaelab.debug._diagnosis.words import example
 
 
 def _cause(f: Facts, *_: Facts) -> Answer | None:
-    if not f.backward or not f.comes_from("eigh", "svd", "eig", "qr"):
+    if not f.backward or not f.comes_from("eigh", "svd", "eig"):
         return None
     return (
         "Eigenvectors have no derivative where eigenvalues (or singular values) "

@@ -17,12 +17,20 @@ _FUNCTIONS = ("exp", "exp2", "expm1", "cosh", "sinh")
 def _cause(f: Facts, *_: Facts) -> Answer | None:
     if f.primitive not in _FUNCTIONS:
         return None
+    advice = (
+        "Bound the argument, jnp.clip(x, -10, 10) for a log-variance or log-std; for "
+        "probabilities use jax.nn.softmax or logsumexp, which subtract the maximum."
+    )
+    if f.callee and f.callee not in _FUNCTIONS:
+        advice = (
+            f"Bound what {f.callee} is given, or work with its logarithm, as gammaln "
+            "is that of a factorial; i0e is i0 without its exponential."
+        )
     return (
         f"{f.primitive} overflows: {number(f.value(0))} is above "
         f"{_largest(f, f.primitive):.4g}, the largest argument whose result fits into "
         f"{f.dtype}{entering(f)}.",
-        "Bound the argument, jnp.clip(x, -10, 10) for a log-variance or log-std; for "
-        "probabilities use jax.nn.softmax or logsumexp, which subtract the maximum.",
+        advice,
     )
 
 
@@ -38,6 +46,8 @@ def _bounded(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str
     top = _largest(facts, called.name)
     for limit in (int(top), int(top / 2), 10):
         bound = f"{s.jnp}.minimum({s.plain(argument)}, {limit})"
+        if called.name in ("cosh", "sinh"):
+            bound = f"{s.jnp}.clip({s.plain(argument)}, -{limit}, {limit})"
         yield "a bound on the exponent", s.with_argument(bound)
 
 

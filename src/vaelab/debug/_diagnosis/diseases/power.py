@@ -1,5 +1,6 @@
 """Zero to a negative power, or a negative number to a fractional one."""
 
+import ast
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,10 +17,9 @@ def _cause(f: Facts, *_: Facts) -> Answer | None:
         return None
     x = f.value(0)
     if x == 0 and (f.link.kind == "inf" or f.backward):
-        derived = "; the derivative of x ** y at x = 0 is such a power if y < 1"
         return (
-            f"0 to a negative power is infinite: {example(f)}"
-            f"{derived if f.backward else ''}; {f.named(0, 'the base')} is zero there.",
+            f"0 to a negative power is infinite: {example(f)}{_derived(f)}; "
+            f"{f.named(0, 'the base')} is zero there.",
             "Keep the base away from 0.",
         )
     if np.isreal(x) and np.real(x) < 0 and f.primitive == "pow":
@@ -31,8 +31,18 @@ def _cause(f: Facts, *_: Facts) -> Answer | None:
     return None
 
 
+def _derived(f: Facts) -> str:
+    """Why there is a power though the user wrote another one, or none."""
+    if not f.backward:
+        return ""
+    node = f.expression.node if f.expression is not None else None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return "; the derivative of a quotient divides by the square of the divisor"
+    return "; the derivative of x ** y at x = 0 is such a power if y < 1"
+
+
 def _safe_base(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
-    if len(called.args) != 2:
+    if len(called.args) != 2 or facts.is_overflow:
         return
     base, exponent = called.args
     first, later = s.twice(base)

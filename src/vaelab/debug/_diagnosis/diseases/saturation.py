@@ -37,6 +37,9 @@ def _from_logits(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str,
         if is_rest and inner is not None and inner.name == "sigmoid":
             yield LOG_SPACE, f"{s.jax}.nn.log_sigmoid(-{s.text(inner.args[0])})"
     inner = s.call(argument)
+    if inner is not None and inner.name in ("cdf", "sf"):
+        function, bracket, values = s.plain(argument).partition(f".{inner.name}(")
+        yield LOG_SPACE, f"{function}.log{bracket[1:]}{values}"
     if inner is not None and inner.name in ("sigmoid", "softmax") and inner.args:
         rest = s.options(inner, "axis", "where")
         logits = s.plain(inner.args[0])

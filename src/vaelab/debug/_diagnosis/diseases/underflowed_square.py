@@ -4,10 +4,10 @@ import ast
 from collections.abc import Iterator
 
 from vaelab.debug._diagnosis.disease import Answer, Disease, Rank
-from vaelab.debug._diagnosis.facts import Facts, number, spread
+from vaelab.debug._diagnosis.facts import Facts, assigned, number, spread
 from vaelab.debug._diagnosis.remedy import LOG_SPACE
 from vaelab.debug._diagnosis.sketch import Called, Sketch
-from vaelab.debug._diagnosis.words import assigned, reached
+from vaelab.debug._diagnosis.words import reached
 from vaelab.debug.report import Origin
 
 

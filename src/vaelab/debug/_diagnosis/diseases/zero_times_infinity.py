@@ -23,6 +23,8 @@ def _cause(f: Facts, *_: Facts) -> Answer | None:
 
 
 def _selected(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
+    if facts.is_overflow:
+        return
     a, b = called.args
     for mask, values in ((a, b), (b, a)):
         first, later = s.twice(mask)
