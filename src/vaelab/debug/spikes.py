@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vaelab.debug._leaps import Leap
+from vaelab.debug._replay.arrays import largest
 from vaelab.debug._replay.interpreter import Replay
 from vaelab.debug._show.text import spike_as_text
 from vaelab.debug._trace.call import PureCall
@@ -188,7 +188,7 @@ class _Measuring(Replay):
         if any(marks):  # of a call, whose equations are measured
             return outs, marks
         parents = tuple(dict.fromkeys(m for mark in its for m in mark))
-        size = max((_size(out) for out in outs), default=0.0)
+        size = max((largest(out) for out in outs), default=0.0)
         measure = _Measure(len(self.measures), size, frame, eqn, parents)
         self.measures.append(measure)
         return outs, [frozenset({measure})] * len(outs)
@@ -201,7 +201,7 @@ def _measured(call: PureCall) -> tuple[_Measure | None, list[_Measure]]:
     jaxpr, consts = open_jaxpr(silenced(closed)[0])
     top, replay = Frame(jaxpr), _Measuring()
     arguments = [
-        _Measure(path, _size(x), top, argument=path)
+        _Measure(path, largest(x), top, argument=path)
         for x, path in zip(call.leaves, call.paths, strict=True)
     ]
     marks: list[Any] = [frozenset({measure}) for measure in arguments]
@@ -209,16 +209,6 @@ def _measured(call: PureCall) -> tuple[_Measure | None, list[_Measure]]:
     _, found = replay.run(top, consts, call.leaves, marks, wanted)
     end: Any = next(iter(found[0]), None)
     return end, arguments + replay.measures
-
-
-def _size(array: Any) -> float:
-    dtype = jnp.result_type(array)
-    if not jnp.issubdtype(dtype, jnp.number):  # random keys, truth values
-        return 0.0
-    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
-    wide = np.complex128 if is_complex else np.float64
-    values = np.abs(np.asarray(array).astype(wide))
-    return float(np.max(values, initial=0.0, where=np.isfinite(values)))
 
 
 def _growth(measure: _Measure, known: Mapping[Any, float]) -> float:

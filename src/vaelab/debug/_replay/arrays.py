@@ -9,7 +9,16 @@ import numpy as np
 
 from vaelab.debug.report import ArraySummary, Bin, Origin
 
-__all__ = ["Kinds", "bad_mask", "first_bad", "kinds", "summary", "to_numpy", "value_at"]
+__all__ = [
+    "Kinds",
+    "bad_mask",
+    "first_bad",
+    "kinds",
+    "largest",
+    "summary",
+    "to_numpy",
+    "value_at",
+]
 
 Kinds = tuple[bool, bool]  # any NaN, any Inf
 
@@ -51,6 +60,17 @@ def to_numpy(array: Any) -> np.ndarray:
     ):
         array = jax.random.key_data(array)
     return np.asarray(array)
+
+
+def largest(array: Any) -> float:
+    """The largest finite modulus; 0 of what are no numbers, such as random keys."""
+    dtype = jnp.result_type(array)
+    if not jnp.issubdtype(dtype, jnp.number):
+        return 0.0
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+    wide = np.complex128 if is_complex else np.float64
+    values = np.abs(np.asarray(array).astype(wide))
+    return float(np.max(values, initial=0.0, where=np.isfinite(values)))
 
 
 def bad_mask(array: Any) -> np.ndarray:
