@@ -189,3 +189,57 @@ def test_a_factor_is_above_1(spikes):
 )
 def test_what_leaps(losses, found):
     assert Leaps(10.0).first(losses) == found
+
+
+def test_the_row_of_the_batch_that_makes_it_leap():
+    @jax.jit
+    def fit(state, batch):
+        loss = jnp.mean((batch["x"] * state["w"]) ** 2)
+        return {"w": state["w"] * 1.0}, loss
+
+    state, x = {"w": jnp.float32(1)}, jnp.ones(6)
+    recorder = guarded(fit, spikes=5)
+    for batch in [x] * 7 + [x.at[4].set(1e3)]:
+        state, _ = recorder(state, {"x": batch})
+    with pytest.raises(LossSpikeError) as caught:
+        recorder.check()
+    report = caught.value.report
+    assert report.advice.startswith("Look at row 4 of the batch: ")
+    assert report.tried == "tried, without row 4: the loss is 1"
+    assert "advice: Look at row 4" in str(report)
+    page = report._repr_html_()
+    assert page.count("vaelab-label") >= 3 and "without row 4" in page
+    assert "&lt;" not in report.advice and "<script" not in page
+
+
+def test_the_update_that_makes_it_leap():
+    @jax.jit
+    def fit(state, x, rate):
+        loss, slope = jax.value_and_grad(lambda w: jnp.mean((x * w) ** 2))(state)
+        return state - rate * slope, loss
+
+    state, recorder = jnp.float32(1), guarded(fit, spikes=5)
+    x = jnp.ones(6)
+    for rate in [1e-3] * 7 + [50.0, 0.0]:
+        state, _ = recorder(state, x, jnp.float32(rate))
+    with pytest.raises(LossSpikeError) as caught:
+        recorder.check()
+    report = caught.value.report
+    assert "The update of the step before made it leap" in report.advice
+    assert report.tried.startswith("tried, with the state of the step before: ")
+    assert float(report.tried.split()[-1]) < 2
+
+
+def test_nothing_is_advised_that_did_not_help():
+    @jax.jit
+    def fit(state, x):
+        return state, jnp.mean(x * state)
+
+    state, recorder = jnp.float32(1), guarded(fit, spikes=5)
+    for size in [1.0] * 7 + [100.0]:
+        state, _ = recorder(state, jnp.full(4, size))
+    with pytest.raises(LossSpikeError) as caught:
+        recorder.check()
+    report = caught.value.report
+    assert report.advice == ""
+    assert report.tried == "nothing that was tried brings it back"

@@ -21,16 +21,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend import core
 
+from vaelab.debug._attempt import attempt
 from vaelab.debug._leaps import Leap
 from vaelab.debug._replay.arrays import largest
 from vaelab.debug._replay.interpreter import Replay
+from vaelab.debug._show.html import spike_as_html
 from vaelab.debug._show.text import spike_as_text
 from vaelab.debug._trace.call import PureCall
 from vaelab.debug._trace.jaxprs import fresh_traces, open_jaxpr, silenced
 from vaelab.debug._trace.locate import Frame, place_to_report
 from vaelab.debug._trace.modules import module_scopes
 from vaelab.debug._trace.patches import patched
+from vaelab.debug._verify.spikes import advice_on_spike
 from vaelab.debug.report import Origin
 
 __all__ = ["Growth", "LossSpikeError", "SpikeReport"]
@@ -80,6 +84,8 @@ class SpikeReport:
             argument which has grown enters; else None.
         chain: the operations on the way to the loss that amplify, in their order.
         grown: the path and the growth of the arguments that have grown, most first.
+        advice: what would have kept the loss from leaping; empty if nothing did.
+        tried: how that was tried, and what the loss was.
     """
 
     loss: float
@@ -87,9 +93,14 @@ class SpikeReport:
     largest: Growth | None
     chain: tuple[Growth, ...]
     grown: tuple[tuple[str, float], ...]
+    advice: str = ""
+    tried: str = ""
 
     def __str__(self) -> str:
         return spike_as_text(self)
+
+    def _repr_html_(self) -> str:
+        return spike_as_html(self)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))
@@ -130,14 +141,23 @@ def explain_spike(
     def loss_of(*args: Any, **kwargs: Any) -> Any:
         return leap.pick(step(*args, **kwargs))
 
+    now = PureCall(loss_of, call[0], dict(call[1]))
+    then = PureCall(loss_of, before[0], dict(before[1])) if before else None
     with jax.debug_nans(False), jax.debug_infs(False):
-        end, measures = _measured(PureCall(loss_of, call[0], dict(call[1])))
+        end, measures, run = _measured(now)
         known: dict[Any, float] = {}
-        if before is not None:
-            _, old = _measured(PureCall(loss_of, before[0], dict(before[1])))
+        if then is not None:
+            _, old, _ = _measured(then)
             # A step that took another branch of a cond cannot be compared with.
             if [m.name for m in old] == [m.name for m in measures]:
                 known = {m.key: m.size for m in old}
+        advice, tried = attempt(
+            lambda: advice_on_spike(
+                now, then, lambda leaves: float(run(*leaves)[0]), leap.loss, leap.usual
+            ),
+            ("", ""),
+            [],
+        )
     path = _path(end, known)
     chain = [_growth_of(measure, known) for measure in reversed(path)]
     kept = sorted(chain, key=lambda g: -g.amplification)[:_LONGEST]
@@ -145,7 +165,7 @@ def explain_spike(
     shown = tuple(g for g in chain if any(g is k for k in kept))
     grown = _grown(end, known)
     largest = next(iter(kept or (chain if grown else [])), None)
-    return SpikeReport(leap.loss, leap.usual, largest, shown, grown)
+    return SpikeReport(leap.loss, leap.usual, largest, shown, grown, advice, tried)
 
 
 @dataclass(eq=False, frozen=True)
@@ -194,11 +214,14 @@ class _Measuring(Replay):
         return outs, [frozenset({measure})] * len(outs)
 
 
-def _measured(call: PureCall) -> tuple[_Measure | None, list[_Measure]]:
-    """The measure of the loss, and all that were taken on the way to it."""
+def _measured(
+    call: PureCall,
+) -> tuple[_Measure | None, list[_Measure], Callable[..., list[jax.Array]]]:
+    """The measure of the loss, all that were taken on the way to it, and the call."""
     with fresh_traces(), patched(module_scopes):
         closed = jax.make_jaxpr(call.flat)(call.leaves)
-    jaxpr, consts = open_jaxpr(silenced(closed)[0])
+    closed = silenced(closed)[0]
+    jaxpr, consts = open_jaxpr(closed)
     top, replay = Frame(jaxpr), _Measuring()
     arguments = [
         _Measure(path, largest(x), top, argument=path)
@@ -208,7 +231,7 @@ def _measured(call: PureCall) -> tuple[_Measure | None, list[_Measure]]:
     wanted = [k == 0 for k in range(len(jaxpr.outvars))]
     _, found = replay.run(top, consts, call.leaves, marks, wanted)
     end: Any = next(iter(found[0]), None)
-    return end, arguments + replay.measures
+    return end, arguments + replay.measures, jax.jit(core.jaxpr_as_fun(closed))
 
 
 def _growth(measure: _Measure, known: Mapping[Any, float]) -> float:

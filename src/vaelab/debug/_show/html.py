@@ -14,8 +14,9 @@ from vaelab.debug._show import words
 
 if TYPE_CHECKING:
     from vaelab.debug.report import Link, NonFiniteReport
+    from vaelab.debug.spikes import Growth, SpikeReport
 
-__all__ = ["report_as_html"]
+__all__ = ["report_as_html", "spike_as_html"]
 
 
 def report_as_html(report: "NonFiniteReport") -> str:
@@ -41,6 +42,39 @@ def report_as_html(report: "NonFiniteReport") -> str:
         f"<details><summary>{summary}</summary><ol>{''.join(links)}</ol>"
         f"{''.join(_rest(report, statements))}</details>"
     )
+    return _card(rows)
+
+
+def spike_as_html(report: "SpikeReport") -> str:
+    """Where the leap begins, cause and advice; what amplifies folds out."""
+    rows = [f"<p><strong>{escape(words.headline_of_spike(report))}</strong></p>"]
+    top = report.largest
+    statements = words.Statements(top.file if top else None)
+    if top is not None:
+        rows.append(_statement(top, statements))
+    rows.append(_row("cause", f"<p>{escape(words.cause_of_spike(report))}</p>"))
+    if report.advice:
+        rows.append(_row("advice", f"<p>{escape(report.advice)}</p>"))
+    if report.tried:
+        rows.append(_row("tried", f"<p>{escape(words.tried(report))}</p>"))
+    if report.chain:
+        growths = "".join(_growth(growth, statements) for growth in report.chain)
+        summary = "what amplifies, on the way to the loss"
+        rows.append(
+            f"<details><summary>{summary}</summary><ol>{growths}</ol></details>"
+        )
+    return _card(rows)
+
+
+def _growth(growth: "Growth", statements: words.Statements) -> str:
+    times = f"{growth.primitive}, {growth.amplification:.3g} times"
+    module = f", module {growth.module}" if growth.module else ""
+    place = escape(f"{words.place(growth)}{module}")
+    shown = f"<p><strong>{escape(times)}</strong>, {place}</p>"
+    return f"<li>{shown}{_statement(growth, statements)}</li>"
+
+
+def _card(rows: list[str]) -> str:
     return f'<div class="vaelab-report"><style>{_STYLE}</style>{"".join(rows)}</div>'
 
 
@@ -80,7 +114,9 @@ def _link(link: "Link", order: str, statements: words.Statements) -> str:
     return f"<li>{''.join(found)}</dl></li>"
 
 
-def _statement(link: "Link | NonFiniteReport", statements: words.Statements) -> str:
+def _statement(
+    link: "Link | NonFiniteReport | Growth", statements: words.Statements
+) -> str:
     """The user's line and the library's line inside of it, unless shown before."""
     shown = ""
     if link.source and statements.first(link.file, link.line):

@@ -115,14 +115,13 @@ def wrapped(text: str, *, indent: int = 0, hanging: int = 0) -> list[str]:
 
 def spike_as_text(report: "SpikeReport") -> str:
     """Where the leap begins; then the operations that amplify, up to the loss."""
-    loss, usual = words.number(report.loss), words.number(report.usual)
-    head = f"The loss leaps to {loss} from {usual}"
     top = report.largest
-    if top is not None:
-        head += f": {top.primitive} at {words.place(top)}"
-        head += f", module {top.module}" if top.module else ""
-    lines = wrapped(head, hanging=4)
-    lines += labelled("cause:", _cause(report))
+    lines = wrapped(words.headline_of_spike(report), hanging=4)
+    lines += labelled("cause:", words.cause_of_spike(report))
+    if report.advice:
+        lines += labelled("advice:", report.advice)
+    if report.tried:
+        lines += labelled("tried:", words.tried(report))
     if report.chain:
         lines += ["", "what amplifies, on the way to the loss:"]
     statements = words.Statements(top.file if top else None)
@@ -133,26 +132,3 @@ def spike_as_text(report: "SpikeReport") -> str:
         if growth.source and statements.first(growth.file, growth.line):
             lines += wrapped(growth.source, indent=4, hanging=8)
     return "\n".join(lines)
-
-
-def _cause(report: "SpikeReport") -> str:
-    top, found = report.largest, []
-    if top is not None and top.before is None:
-        found.append(
-            f"its result is {top.amplification:.3g} times as large as what goes in; "
-            "there was no step before to compare with"
-        )
-    elif top is not None:
-        more = f"{top.amplification:.3g} times more than what goes in accounts for"
-        found.append(
-            f"its result grew from {top.before:.3g} to {top.after:.3g} at most since "
-            f"the step before, {more if report.chain else 'as what goes in did'}"
-        )
-    else:
-        found.append("no single operation amplifies")
-    grown = [f"{path} grew {growth:.3g}-fold" for path, growth in report.grown]
-    if grown:
-        found.append("of the arguments, " + ", ".join(grown))
-    elif top is None or top.before is not None:
-        found.append("no argument has grown to twice its size")
-    return "; ".join(found) + "."

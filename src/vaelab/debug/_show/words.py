@@ -10,13 +10,15 @@ from vaelab.debug._places import place_in_words
 
 if TYPE_CHECKING:
     from vaelab.debug.report import ArraySummary, Link, NonFiniteReport, Origin
-    from vaelab.debug.spikes import Growth
+    from vaelab.debug.spikes import Growth, SpikeReport
 
 __all__ = [
     "Statements",
     "arrays",
+    "cause_of_spike",
     "counted",
     "headline",
+    "headline_of_spike",
     "kind",
     "listed",
     "number",
@@ -165,7 +167,7 @@ def _is_code(text: str) -> bool:
     )
 
 
-def tried(report: "NonFiniteReport") -> str:
+def tried(report: "NonFiniteReport | SpikeReport") -> str:
     """What came of the advice, without the word that stands beside it anyway."""
     return re.sub("^tried[:,] ", "", report.tried)
 
@@ -186,3 +188,37 @@ def number(value: complex | None) -> str:
     if value is None:
         return "?"
     return f"{value:.4g}" if isinstance(value, (complex, float)) else str(value)
+
+
+def headline_of_spike(report: "SpikeReport") -> str:
+    """From where to where the loss leaps, and at which operation."""
+    head = f"The loss leaps to {number(report.loss)} from {number(report.usual)}"
+    top = report.largest
+    if top is not None:
+        head += f": {top.primitive} at {place(top)}"
+        head += f", module {top.module}" if top.module else ""
+    return head
+
+
+def cause_of_spike(report: "SpikeReport") -> str:
+    """How much the operation amplifies, and which arguments have grown."""
+    top, found = report.largest, []
+    if top is not None and top.before is None:
+        found.append(
+            f"its result is {top.amplification:.3g} times as large as what goes in; "
+            "there was no step before to compare with"
+        )
+    elif top is not None:
+        more = f"{top.amplification:.3g} times more than what goes in accounts for"
+        found.append(
+            f"its result grew from {top.before:.3g} to {top.after:.3g} at most since "
+            f"the step before, {more if report.chain else 'as what goes in did'}"
+        )
+    else:
+        found.append("no single operation amplifies")
+    grown = [f"{path} grew {growth:.3g}-fold" for path, growth in report.grown]
+    if grown:
+        found.append("of the arguments, " + ", ".join(grown))
+    elif top is None or top.before is not None:
+        found.append("no argument has grown to twice its size")
+    return "; ".join(found) + "."

@@ -7,7 +7,6 @@ it.
 """
 
 import importlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +19,13 @@ import numpy as np
 from vaelab.debug._attempt import attempt
 from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._replay.arrays import kinds
-from vaelab.debug._trace.call import PureCall
+from vaelab.debug._verify.batch import failing_rows
 from vaelab.debug._verify.clamp import clamped_outputs
 from vaelab.debug._verify.trials import Outcome, outcome
 from vaelab.debug.report import NonFiniteReport
 
 __all__ = ["advised"]
 
-_MOST_ROWS = 32
 _FINE = "all outputs and gradients are finite"
 _CHANGED = ", and some that were finite before are others"
 
@@ -148,38 +146,14 @@ def _is_finite_with(found: Findings, real: Any, complex_: Any) -> bool:
 
 def _without_rows(report: NonFiniteReport, found: Findings) -> Answer:
     """The batch without the rows that fail when they make up all of it."""
-    call = found.call
-    places = _batched(call)
-    if not places:
+    failing = failing_rows(
+        found.call, lambda leaves: _is_finite(found, found.run(*leaves))
+    )
+    if failing is None:
         return None
-    size = len(call.leaves[places[0]])
-
-    def is_fine(rows: np.ndarray) -> bool:
-        leaves = list(call.leaves)
-        for place in places:  # the batch keeps its shape: nothing is compiled anew
-            leaves[place] = jnp.asarray(leaves[place])[np.resize(rows, size)]
-        return _is_finite(found, found.run(*leaves))
-
-    failing: list[int] = []
-    todo = [np.arange(size)]
-    while todo:
-        rows = todo.pop()
-        if is_fine(rows):
-            continue
-        if len(rows) > 1:
-            todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
-            continue
-        failing.append(int(rows[0]))
-        if len(failing) > _MOST_ROWS:
-            return None
-    rest = np.setdiff1d(np.arange(size), failing)
-    if not failing or not rest.size or not is_fine(rest):
-        return None
-    shown = ", ".join(map(str, failing))
-    only, rows = ("this fails", "row") if len(failing) == 1 else ("these fail", "rows")
     return (
-        f"{report.advice} Of the {size} rows of the batch only {only}: {shown}.",
-        f"without {rows} {shown}",
+        f"{report.advice} Of the {failing.size} rows of the batch only {failing}.",
+        f"without {failing.named}",
     )
 
 
@@ -196,26 +170,3 @@ def _x64() -> Callable[[bool], Any]:
     if context is None:
         context = importlib.import_module("jax.experimental").enable_x64
     return context
-
-
-def _batched(call: PureCall) -> list[int]:
-    """The arguments that hold one row for each example.
-
-    They are no state of NNX objects, and, in a function of several arguments, not in
-    the first of them, which holds the parameters; their lengths agree.
-    """
-    paths = call.paths[: call.state_start]
-    heads = [path.split("[")[0].split(".")[0] for path in paths]
-    several = len(set(heads)) > 1
-    places = [
-        k
-        for k, head in enumerate(heads)
-        if np.ndim(call.leaves[k]) and not (several and head == heads[0])
-    ]
-    if call.state_start < len(call.leaves):
-        places = [k for k in range(len(paths)) if np.ndim(call.leaves[k])]
-    lengths = Counter(len(call.leaves[k]) for k in places)
-    if not lengths:
-        return []
-    size = lengths.most_common(1)[0][0]
-    return [k for k in places if len(call.leaves[k]) == size] if size > 1 else []
