@@ -18,6 +18,7 @@ _MOVES = frozenset(
 )
 _MOST_STEPS = 2000
 _MOST_LINE_INPUTS = 6
+_MOST_VISITED = 1000  # through the rounds of a long loop, back to its first
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Origins:
         found: dict[Any, Definition] = {}
         seen: set[Any] = set()
         todo = [(event.frame, atom) for atom in reversed(event.eqn.invars)]
-        while todo and len(found) < _MOST_LINE_INPUTS:
+        while todo and len(found) < _MOST_LINE_INPUTS and len(seen) < _MOST_VISITED:
             frame, atom = todo.pop()
             definition = self.definition(frame, atom)
             if definition.key in seen:

@@ -5,6 +5,7 @@ Loops run compiled, as a whole, and are stepped through only if they return some
 non-finite; see `loops`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ class Plain:
 
     def __init__(self) -> None:
         self.compiled: dict[int, Any] = {}
+        self.stretches: dict[int, Any] = {}
 
     def bind(self, eqn: Any, ins: list[Any]) -> list[Any]:
         """Runs one equation."""
@@ -38,6 +40,12 @@ class Plain:
         if id(closed) not in self.compiled:
             self.compiled[id(closed)] = jax.jit(core.jaxpr_as_fun(closed))
         return list(self.compiled[id(closed)](*args))
+
+    def stretch(self, closed: Any, make: Callable[[], Any]) -> Any:
+        """Many rounds of a loop in one compiled call, made when it is first needed."""
+        if id(closed) not in self.stretches:
+            self.stretches[id(closed)] = make()
+        return self.stretches[id(closed)]
 
     def element(self, array: Any, i: int, atom: Any) -> Any:
         """What round i of a scan takes from one of its `xs`."""
