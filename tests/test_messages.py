@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -194,3 +195,73 @@ def test_results_are_shown_in_a_few_words(digits):
     )
     assert repr(many) == "FitManyResult(3 models, loss=2 to 2.5)"
     assert "3 models" in many._repr_html_()
+
+
+class Narrow:
+    """An encoder of vectors of five numbers."""
+
+    latent_size = 2
+
+    def posterior(self, x):
+        return Posterior(x @ jnp.ones((5, 2)), jnp.ones((len(x), 2)))
+
+
+def table(**options):
+    import pandas
+
+    columns = {"age": [1.0, 2.0, 3.0], "name": ["x", "y", "z"], "height": [1, 2, 3]}
+    return pandas.DataFrame(columns | options)
+
+
+def fit(images=None, **options):
+    images = np.zeros((4, 3), np.float32) if images is None else images
+    model = vae(image_shape=(3,), likelihood=Gaussian(std=1.0))
+    settings = {"epochs": 1, "batch_size": 2, "optimizer": optax.adam(1e-3)}
+    return vaelab.fit(model, images, **(settings | options))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: joined(Narrow(), four),
+            ValueError,
+            r"encoder.posterior does not take images of shape \(2, 2, 2\), \(batch",
+        ),
+        (
+            lambda: fit(table()),
+            TypeError,
+            r"columns that are no numbers, \['name'\]: leave .*drop\(columns=",
+        ),
+        (
+            lambda: fit(free_bits=0.5),
+            TypeError,
+            "fit has no argument free_bits: .* give knobs={'free_bits': ...}",
+        ),
+        (
+            lambda: fit(beta=lambda step: min(1.0, step / 20)),
+            TypeError,
+            r"beta is <lambda>, which fails .* write jnp.minimum\(1.0, step / 20\)",
+        ),
+        (
+            lambda: vaelab.elbo(vae(), np.zeros((1, 2, 2)), beta=jnp.float32(-1)),
+            ValueError,
+            "beta is -1.0: give 0 or a positive number",
+        ),
+        (
+            lambda: vaelab.elbo(vae(), np.zeros((1, 2, 2)), free_bits=-jnp.ones(())),
+            ValueError,
+            "free_bits is -1.0: give 0 or a positive number",
+        ),
+    ],
+)
+def test_what_readers_stumbled_over(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_table_that_is_not_standardised_is_named():
+    raw = np.array([[0, 1000.0, 1], [1, 900, 2], [0, 950, 3], [1, 1050, 2]], np.float32)
+    with pytest.warns(UserWarning, match=r"columns \[1\] of images .* standardise"):
+        with pytest.raises(ValueError, match="batch_size is 99"):
+            fit(raw, batch_size=99)

@@ -4,17 +4,48 @@ Every check runs on the host, before anything is compiled, and returns the value
 form that the library uses: an int for a NumPy integer, a tuple for a list.
 """
 
+import functools
+import inspect
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def hinting_at(hint: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Adds to Python's message about an argument that a function does not have.
+
+    Args:
+        hint: what to say, with `{name}` for that of the argument.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in known:
+                    raise TypeError(
+                        f"{function.__name__} has no argument {name}: "
+                        + hint.format(name=name)
+                    )
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def checked_whole(name: str, value: Any, *, least: int = 0) -> int:
@@ -95,11 +126,13 @@ def checked_list(name: str, values: Any) -> list[Any]:
 
 
 def checked_weight(name: str, value: Any) -> Any:
-    """Refuses what weighs no term of a loss; arrays of JAX are not looked into."""
+    """Refuses what weighs no term of a loss; traced values cannot be looked into."""
     if not isinstance(value, jax.Array):
         return checked_number(name, value, least=0)
     if value.shape or not is_array_of_numbers(value):
         raise TypeError(f"{name} is {shown(value)}: give 0 or a positive number")
+    if not isinstance(value, Tracer):
+        checked_number(name, value, least=0)
     return value
 
 

@@ -87,8 +87,12 @@ def test_an_iterator_without_a_state_skips_and_says_so(batches, tmp_path):
 def test_what_has_changed_is_said(batches, tmp_path):
     images = np.concatenate(batches)
     fit(images, 1, tmp_path, batch_size=20)
-    with pytest.warns(UserWarning, match="learning_rate was 0.001 and is 0.01"):
+    changed = "learning_rate was 0.001 and is 0.01. It goes on with what this call says"
+    with pytest.warns(UserWarning, match=changed) as warned:
         fit(images, 1, tmp_path, batch_size=20, optimizer=optax.adam(1e-2))
+    assert {w.filename for w in warned if "was made otherwise" in str(w.message)} == {
+        __file__
+    }
     with pytest.raises(ValueError, match="^the optimizer has another structure"):
         fit(images, 1, tmp_path, batch_size=20, optimizer=optax.sgd(0.1, 0.9))
     with pytest.warns(UserWarning, match="beta was absent and is 4.0"):

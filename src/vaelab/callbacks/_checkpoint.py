@@ -2,10 +2,10 @@
 
 import math
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from vaelab._arguments import checked_path, checked_whole
+from vaelab._warnings import warn_user
 from vaelab.callbacks._callback import Callback
 from vaelab.callbacks._metric import (
     checked_metric,
@@ -109,10 +109,9 @@ class Checkpoint(Callback):
         if self._best_step not in store.steps():  # it is of an earlier run
             self._begin()
         elif not store.can_read(self._best_step):
-            warnings.warn(
+            warn_user(
                 f"checkpoint {store.path / str(self._best_step)}, the best so far, is "
-                "damaged: the best of those from now on is kept",
-                stacklevel=5,
+                "damaged: the best of those from now on is kept"
             )
             self._begin()
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import threading
-import warnings
 from collections.abc import Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 
 from vaelab._arguments import checked_path
+from vaelab._warnings import warn_user
 from vaelab.checkpoints._facts import OtherFormatError, checked, checksums, sealed
 from vaelab.checkpoints._lock import locked, unlock
 
@@ -119,7 +119,7 @@ class Store:
             except ValueError as error:
                 if step == steps[0]:
                     raise
-                warnings.warn(f"{error}; the one before it is taken", stacklevel=4)
+                warn_user(f"{error}; the one before it is taken")
             else:
                 return saved
         return None

@@ -55,7 +55,8 @@ def evaluate(
         num_samples: draws of z for each image; 1000 or more for numbers to publish.
 
     Returns:
-        The metrics.
+        The metrics. For the mutual information each code is compared with the
+        posteriors of all images, so its time grows with their number squared.
 
     Raises:
         ValueError: the images do not fit the model or its likelihood, or `num_samples`

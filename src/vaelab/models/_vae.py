@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.core import Tracer
 
 from vaelab._arguments import (
     checked_flag,
@@ -263,7 +264,7 @@ def _dense_parts(rngs: nnx.Rngs, *config: Any) -> tuple[Encoder, Decoder]:
     """Makes both parts in one program, which starts faster than one for each array."""
     graphdef, state = nnx.split(rngs)
     is_traced = any(
-        isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(state), jnp.zeros(()))
+        isinstance(x, Tracer) for x in (*jax.tree.leaves(state), jnp.zeros(()))
     )
     is_slow_start = jax.default_backend() == "cpu" and (
         not jax.config.read("jax_disable_most_optimizations")
@@ -333,7 +334,13 @@ def _check_parts(encoder: Any, decoder: Any, vae: VAE) -> None:
 
     def through(state: Any, x: jax.Array) -> tuple[Any, Any]:
         encoder, decoder = nnx.merge(graphdef, state)
-        posterior = encoder.posterior(x)
+        try:
+            posterior = encoder.posterior(x)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"encoder.posterior does not take images of shape {x.shape}, (batch, "
+                f"*image_shape): {error}"
+            ) from error
         if not isinstance(posterior, Posterior):
             raise TypeError(
                 f"encoder.posterior returned {shown(posterior)}: return "

@@ -1,12 +1,12 @@
 """Mixtures of black and white images whose pixels are independent."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
 from vaelab._arguments import checked_number, checked_whole
+from vaelab._warnings import warn_user
 from vaelab.oracle._rows import rows_of
 
 
@@ -120,11 +120,10 @@ def bernoulli_mixture(
         if evidence - before < tolerance:
             return mixture
         before = evidence
-    warnings.warn(
+    warn_user(
         f"the mixture still gains more than {tolerance:g} nats a round after {rounds} "
         "rounds: give more rounds or a larger tolerance",
         RuntimeWarning,
-        stacklevel=2,
     )
     return mixture
 

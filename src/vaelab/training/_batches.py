@@ -114,12 +114,23 @@ def _is_one_array(items: list[Any], image_shape: tuple[int, ...] | None) -> bool
     )
 
 
+def _refuse_columns(table: Any, name: str) -> None:
+    """Names the columns of a pandas DataFrame that are no numbers."""
+    if hasattr(table, "select_dtypes"):
+        others = list(table.select_dtypes(exclude=["number", "bool"]).columns)
+        raise TypeError(
+            f"{name} has columns that are no numbers, {others}: leave them out, as in "
+            f"table.drop(columns={others}), or encode them as numbers"
+        )
+
+
 def _array(value: Any, name: str) -> Any:
     if isinstance(value, jax.Array):
         array = value  # stays where it is
     else:
         array = host_array(value, name)
     if getattr(array.dtype, "kind", "?") not in "biufcV":
+        _refuse_columns(value, name)
         raise TypeError(
             f"{name} has dtype {array.dtype}: give numbers, and leave out what the "
             "loss does not need"

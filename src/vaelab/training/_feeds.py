@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, Protocol
@@ -10,7 +9,8 @@ from typing import Any, Protocol
 import jax
 from jax.sharding import Mesh
 
-from vaelab.training import _inputs, _streams
+from vaelab._warnings import warn_user
+from vaelab.training import _functions, _inputs, _streams
 from vaelab.training._devices import replicated
 from vaelab.training._program import ROWS, Program
 from vaelab.training._run import Run
@@ -59,7 +59,7 @@ def feed_for(
     epochs: int,
 ) -> Feed:
     """Checks the images of a run and makes them ready."""
-    _inputs.check_transform(transform)
+    _functions.check_transform(transform)
     if _inputs.is_stream(images):
         _inputs.check_stream(images, epochs, batch_size, steps_per_epoch)
         batches = _streams.Batches(images, steps_per_epoch)
@@ -180,11 +180,10 @@ class _Stream:
             for _ in self._groups:
                 pass
             self._groups = self._next_epoch()
-        warnings.warn(
+        warn_user(
             f"images cannot be put back to a place: the batches of {epochs} epochs of "
             f"{self._batches.steps_per_epoch} were skipped, which is right if it began "
-            "at its beginning and gives the same batches in the same order",
-            stacklevel=5,
+            "at its beginning and gives the same batches in the same order"
         )
 
     def _program(self, run: Run, group: _streams.Group) -> Program:

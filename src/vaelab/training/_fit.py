@@ -11,10 +11,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from vaelab._arguments import checked_flag, checked_path, checked_whole
+from vaelab._arguments import checked_flag, checked_path, checked_whole, hinting_at
 from vaelab.callbacks import Callback, Checkpoint, ProgressBar
 from vaelab.losses import elbo
-from vaelab.training import _inputs, _tables
+from vaelab.training import _functions, _inputs, _tables
 from vaelab.training._devices import replicated
 from vaelab.training._executables import recorded_names
 from vaelab.training._feeds import Feed, feed_for
@@ -59,6 +59,7 @@ class FitResult(NamedTuple):
         return f"{self.epochs} epochs, stopped by {self.stopped_by}"
 
 
+@hinting_at("if it is an argument of loss_fn, give knobs={{{name!r}: ...}}")
 @interrupted_safely
 def fit(
     model: Any,
@@ -149,8 +150,8 @@ def fit(
     True
     """
     _inputs.check_model(model)
-    _inputs.check_optimizer(optimizer)
-    given = _inputs.checked_knobs(loss_fn, knobs, beta)
+    _functions.check_optimizer(optimizer)
+    given = _functions.checked_knobs(loss_fn, knobs, beta)
     epochs = _inputs.checked_epochs(epochs)
     _inputs.check_mesh(mesh)
     seed = checked_whole("seed", seed)
@@ -178,7 +179,7 @@ def fit(
         seed=seed,
         guard=guard,
     )
-    with _inputs.clear_about_optimizer():
+    with _functions.clear_about_optimizer():
         run.names = recorded_names(run.program, run.leaves, feed.example, run.knobs)
     if not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(ProgressBar(progress))

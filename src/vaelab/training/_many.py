@@ -13,7 +13,7 @@ from flax import nnx
 
 from vaelab._arguments import checked_list, checked_numbers, checked_whole, shown
 from vaelab.losses import elbo
-from vaelab.training import _inputs, _tables
+from vaelab.training import _functions, _inputs, _tables
 from vaelab.training._executables import executables_of, recorded_names
 from vaelab.training._feeds import SECONDS_PER_CALL
 from vaelab.training._interrupts import deferred_interrupts, interrupted_safely
@@ -134,12 +134,14 @@ def fit_many(
     if betas is not None:
         betas = checked_numbers("betas", betas, least=0)
     learning_rates = checked_numbers("learning_rates", learning_rates, least=0)
-    _inputs.check_model_maker(make_model)
-    _inputs.check_optimizer_maker(optimizer)
+    _functions.check_model_maker(make_model)
+    _functions.check_optimizer_maker(optimizer)
     epochs = _inputs.checked_epochs(epochs)
     seed = checked_whole("seed", seed)
-    given = _inputs.checked_knobs(loss_fn, knobs, None if betas is None else betas[0])
-    _inputs.check_transform(transform)
+    given = _functions.checked_knobs(
+        loss_fn, knobs, None if betas is None else betas[0]
+    )
+    _functions.check_transform(transform)
     models = [make_model(seed) for seed in seeds]
     for seed_of_model, model in zip(seeds, models, strict=True):
         _inputs.check_model(model, f"make_model({seed_of_model})")

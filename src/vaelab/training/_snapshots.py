@@ -1,7 +1,6 @@
 """Everything that a run needs to go on bit for bit, as arrays and facts."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flax import nnx
 
+from vaelab._warnings import warn_user
 from vaelab.callbacks import Callback
 from vaelab.checkpoints._store import Store
 from vaelab.checkpoints._trees import (
@@ -92,10 +92,9 @@ def resume_from(path: str | os.PathLike[str], run: "Run") -> None:
     _restore(run.callbacks, facts["callbacks"], kept)
     changed = differences(facts["settings"], _settings(run))
     if changed:
-        warnings.warn(
+        warn_user(
             f"the run that resume={where!r} goes on with was made otherwise: "
-            + "; ".join(changed),
-            stacklevel=3,
+            f"{'; '.join(changed)}. It goes on with what this call says"
         )
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from vaelab.losses import elbo
-from vaelab.training import _inputs
+from vaelab.training import _functions, _inputs
 from vaelab.training._objective import (
     LossFunction,
     Means,
@@ -66,7 +66,7 @@ def train_step(
             "as nnx.Optimizer(model, tx, wrt=nnx.Param)"
         )
     _inputs.check_model(model)
-    _inputs.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
+    _functions.check_function("loss_fn", loss_fn, "vaelab.losses.elbo")
     _inputs.check_step_batch(batch)
     for name, value in loss_arguments.items():
         if callable(value):
@@ -75,7 +75,7 @@ def train_step(
                 "schedules"
             )
         if not isinstance(value, jax.Array) and name != "key":
-            loss_arguments[name] = _inputs.checked_knob(name, value)
+            loss_arguments[name] = _functions.checked_knob(name, value)
     fixed, numbers = fixed_and_traced(loss_fn, loss_arguments)
     parts = loss_fn, tuple(sorted(fixed.items()))
     step = _steps.get(parts, lambda: _compiled_step(loss_fn, fixed))
@@ -94,7 +94,7 @@ def _compiled_step(
     def step(
         model: Any, optimizer: nnx.Optimizer, batch: Any, numbers: dict[str, Any]
     ) -> Any:
-        _inputs.check_loss(loss_fn, {**fixed, **numbers})
+        _functions.check_loss(loss_fn, {**fixed, **numbers})
         objective = Objective(partial(loss_fn, **fixed))
         if objective.needs_key and "key" not in numbers:
             numbers = {**numbers, "key": model.rngs.noise()}

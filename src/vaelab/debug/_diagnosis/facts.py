@@ -212,12 +212,13 @@ class Facts:
         return None
 
     @property
-    def sums_exponentials(self) -> bool:
-        """Whether an operand that is zero is a sum of exponentials."""
-        return any(
-            value == 0 and self._leads(self.maker(k), ["reduce_sum", "exp"])
-            for k, value in enumerate(self.values)
-        )
+    def summed(self) -> str | None:
+        """What an operand that is zero is a sum of: `"exp"`, `"pow"`, or None."""
+        for k, value in enumerate(self.values):
+            for name in ("exp", "pow") if value == 0 else ():
+                if self._leads(self.maker(k), ["reduce_sum", name]):
+                    return name
+        return None
 
     @property
     def subtracts_maximum(self) -> bool:

@@ -37,10 +37,12 @@ def _cause(f: Facts, *_: Facts) -> Answer | None:
 
 def _spread_of(f: Facts) -> str:
     """Says of a normalisation what it is that is zero."""
-    called = f.callee.removeprefix(".")
-    if called and called not in ("sqrt", "rsqrt", "norm") and f.primitive == "rsqrt":
-        return f": the variance that {called} divides by is zero, and so is its epsilon"
-    return ""
+    if f.primitive != "rsqrt" or f.callee in ("rsqrt", "norm"):
+        return ""
+    if not f.callee and f.link.inside is None:
+        return ""
+    called = f.callee.removeprefix(".") or "the layer"
+    return f": the variance that {called} divides by is zero, and so is its epsilon"
 
 
 DISEASE = Disease(

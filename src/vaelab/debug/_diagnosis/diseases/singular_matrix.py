@@ -15,7 +15,8 @@ _SOLVERS = frozenset(
 
 
 def _cause(f: Facts, *_: Facts) -> Answer | None:
-    if f.primitive not in _SOLVERS and f.callee not in ("inv", "solve", "cg"):
+    callers = ("inv", "solve", "cg", "slogdet")
+    if f.primitive not in _SOLVERS and f.callee not in callers:
         return None
     spectrum = _spectrum(f)
     if f.primitive == "cholesky":

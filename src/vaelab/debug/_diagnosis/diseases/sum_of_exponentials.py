@@ -1,4 +1,4 @@
-"""A sum of exponentials that is zero, under a logarithm or as a divisor."""
+"""A sum of exponentials (or powers) that is zero: a divisor, or under a logarithm."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,22 @@ from vaelab.debug._diagnosis.words import example
 
 
 def _cause(f: Facts, *_: Facts) -> Answer | None:
-    if f.primitive not in ("log", "div") or not f.sums_exponentials:
-        return None
-    return (
-        "A sum of exponentials is 0: all of them underflow, because the entries are "
-        f"very negative, or they are masked with -inf; and {example(f)}.",
-        "Leave at least one entry of each row valid, or mask with "
-        "jnp.finfo(x.dtype).min instead of -inf.",
-    )
+    terms = f.summed if f.primitive in ("log", "div") else None
+    if terms == "exp":
+        return (
+            "A sum of exponentials is 0: all of them underflow, because the entries "
+            f"are very negative, or they are masked with -inf; and {example(f)}.",
+            "Leave at least one entry of each row valid, or mask with "
+            "jnp.finfo(x.dtype).min instead of -inf.",
+        )
+    if terms == "pow":
+        return (
+            "A sum of powers is 0: all of them underflow, because the exponent is "
+            f"large; and {example(f)}.",
+            "Divide by the largest entry before the power is taken, or compute with "
+            "logarithms, jax.nn.softmax(exponent * jnp.log(p)).",
+        )
+    return None
 
 
 def _logsumexp(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:

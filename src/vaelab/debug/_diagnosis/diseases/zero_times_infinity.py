@@ -16,10 +16,19 @@ def _cause(f: Facts, *_: Facts) -> Answer | None:
         return None
     return (
         f"0 * inf is NaN: {example(f)}; multiplying by zero does not remove an "
-        "infinite value.",
+        f"infinite value{_of_constant(f)}.",
         "Select with jnp.where(mask, x, 0) instead of multiplying with a mask, and "
         "make the value finite before a derivative is taken.",
     )
+
+
+def _of_constant(f: Facts) -> str:
+    """Says that a number of the user's does not fit into half precision."""
+    if not f.is_half or f.event.eqn is None:
+        return ""
+    if not any(np.isinf(f.value(k)) and f.maker(k).is_constant for k in (0, 1)):
+        return ""
+    return f"; the constant is infinite in {f.dtype}, which ends at {f.limit:.4g}"
 
 
 def _selected(s: Sketch, facts: Facts, called: Called) -> Iterator[tuple[str, str]]:
