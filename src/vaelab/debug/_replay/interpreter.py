@@ -5,55 +5,17 @@ Loops run compiled, as a whole, and are stepped through only if they return some
 non-finite; see `loops`.
 """
 
-from collections.abc import Callable
 from typing import Any
-
-import jax
-from jax.extend import core
 
 from vaelab.debug._replay import loops
 from vaelab.debug._replay.arrays import kinds
 from vaelab.debug._replay.events import CLEAN, Events, Source, Taint
-from vaelab.debug._replay.tiles import in_tiles
-from vaelab.debug._trace.jaxprs import bind, call_body, is_literal, open_jaxpr
+from vaelab.debug._replay.plain import Plain
+from vaelab.debug._replay.shards import Shards
+from vaelab.debug._trace.jaxprs import call_body, is_literal, open_jaxpr
 from vaelab.debug._trace.locate import Frame
 
-__all__ = ["Plain", "Replay", "Watch"]
-
-
-class Plain:
-    """How equations run outside of shard_map: as they are."""
-
-    stepping = False  # whether loops can only be run round by round
-
-    def __init__(self) -> None:
-        self.compiled: dict[int, Any] = {}
-        self.stretches: dict[int, Any] = {}
-
-    def bind(self, eqn: Any, ins: list[Any]) -> list[Any]:
-        """Runs one equation."""
-        outs = in_tiles(eqn, ins)
-        return bind(eqn, ins) if outs is None else outs
-
-    def call(self, closed: Any, args: list[Any]) -> list[Any]:
-        """Runs a jaxpr, compiled as a whole."""
-        if id(closed) not in self.compiled:
-            self.compiled[id(closed)] = jax.jit(core.jaxpr_as_fun(closed))
-        return list(self.compiled[id(closed)](*args))
-
-    def stretch(self, closed: Any, make: Callable[[], Any]) -> Any:
-        """Many rounds of a loop in one compiled call, made when it is first needed."""
-        if id(closed) not in self.stretches:
-            self.stretches[id(closed)] = make()
-        return self.stretches[id(closed)]
-
-    def element(self, array: Any, i: int, atom: Any) -> Any:
-        """What round i of a scan takes from one of its `xs`."""
-        return array[i]
-
-    def branch(self, index: Any) -> int | None:
-        """Which branch a cond takes; None if that differs between devices."""
-        return int(index)
+__all__ = ["Replay", "Watch"]
 
 
 class Watch:
@@ -98,7 +60,7 @@ class Replay:
 
     def __init__(
         self,
-        world: Any = None,
+        world: Plain | Shards | None = None,
         watch: Watch | None = None,
         events: Events | None = None,
         curious: bool = False,
@@ -108,13 +70,13 @@ class Replay:
         self.events = events
         self.curious = curious
 
-    def within(self, world: Any) -> "Replay":
+    def within(self, world: Plain | Shards) -> "Replay":
         """A replay of a part, in which equations run in another way."""
         return Replay(world, self.watch, self.events, self.curious)
 
     def call(self, closed: Any, args: list[Any]) -> list[Any]:
         """Runs a jaxpr without looking inside."""
-        if not self.world.stepping:
+        if isinstance(self.world, Plain):
             return self.world.call(closed, args)
         jaxpr, consts = open_jaxpr(closed)
         return Replay(self.world).run(Frame(jaxpr), consts, args, [CLEAN] * len(args))[
@@ -210,7 +172,7 @@ class Replay:
         self, enter: Any, frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
     ) -> tuple[list[Any], list[Taint]]:
         """Runs a loop or a shard_map, and steps through it if that tells something."""
-        if self.world.stepping:
+        if isinstance(self.world, Shards):
             return enter(self, frame, eqn, ins, its)
         outs = self.world.bind(eqn, ins)
         clean = [CLEAN] * len(outs)

@@ -6,7 +6,7 @@ row tell nothing, the rest runs in one call up to the next that does; see `stret
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,9 @@ from vaelab.debug._replay.shards import Shards
 from vaelab.debug._replay.stretches import scan_stretch, while_stretch
 from vaelab.debug._trace.jaxprs import open_jaxpr, scan_counts
 from vaelab.debug._trace.locate import Frame
+
+if TYPE_CHECKING:
+    from vaelab.debug._replay.interpreter import Replay
 
 __all__ = ["ENTERED"]
 
@@ -43,7 +46,7 @@ class _Rounds:
 
     def __init__(
         self,
-        replay: Any,
+        replay: "Replay",
         frame: Frame,
         eqn: Any,
         kind: str,
@@ -91,7 +94,7 @@ class _Rounds:
             if not any(kind)
             else taint
             or inherited
-            or events.compiled_only(frame.parent, self.eqn, args, taints, out)
+            or events.compiled_only(self.frame, self.eqn, args, taints, out)
             for kind, taint, out in zip(bad, new, outs, strict=True)
         ]
         known.append(new)
@@ -126,7 +129,8 @@ class _Rounds:
         Returns:
             The number of the next round then, and what it is given.
         """
-        if self.replay.world.stepping or self.in_a_row < _PATIENCE or stop <= number:
+        world = self.replay.world
+        if isinstance(world, Shards) or self.in_a_row < _PATIENCE or stop <= number:
             return number, carry
         self.in_a_row, expected = 0, None
         if self.replay.events is not None:
@@ -136,7 +140,7 @@ class _Rounds:
                 return number, carry
             rest = outs[kept.stop :]
             expected = np.array([*outs[kept], *ins[others], *rest], bool).reshape(-1, 2)
-        stretch = self.replay.world.stretch(self.closed, make)
+        stretch = world.stretch(self.closed, make)
         number, carry = stretch(np.int32(number), stop, carry, around, expected)
         return int(number), list(carry)
 
@@ -158,7 +162,7 @@ class _Rounds:
 
 
 def _scan(
-    replay: Any, frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
+    replay: "Replay", frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
 ) -> tuple[list[Any], list[Taint]]:
     num_consts, num_carry = scan_counts(eqn)
     length, reverse = eqn.params["length"], eqn.params["reverse"]
@@ -211,17 +215,19 @@ def _scan(
         ys_taints = [
             old | mark for old, mark in zip(ys_taints, new[num_carry:], strict=True)
         ]
-        if replay.world.stepping:
+        if isinstance(replay.world, Shards):
             for y, out in zip(ys, outs[num_carry:], strict=True):
                 y.insert(0 if reverse else len(y), out)
         if replay.watch is not None and replay.watch.done:
             break
-    stacked = [replay.world.stacked(y) if y else None for y in ys]
+    stacked: list[Any] = [None] * len(ys)
+    if isinstance(replay.world, Shards):
+        stacked = [replay.world.stacked(y) if y else None for y in ys]
     return [*carry, *stacked], [*taints, *ys_taints]
 
 
 def _while(
-    replay: Any, frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
+    replay: "Replay", frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
 ) -> tuple[list[Any], list[Taint]]:
     params = eqn.params
     in_cond, in_body = params["cond_nconsts"], params["body_nconsts"]
@@ -272,7 +278,7 @@ def _chosen(
 
 
 def _shard_map(
-    replay: Any, frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
+    replay: "Replay", frame: Frame, eqn: Any, ins: list[Any], its: list[Taint]
 ) -> tuple[list[Any], list[Taint]]:
     shards = Shards(eqn)
     jaxpr, consts = open_jaxpr(eqn.params["jaxpr"])

@@ -21,9 +21,7 @@ _CASTS = frozenset({"pvary", "pcast", "pbroadcast", "reshard"})
 
 
 class Shards:
-    """How equations run inside of one shard_map; see `interpreter.Plain`."""
-
-    stepping = True
+    """How equations run inside of one shard_map; see `plain`."""
 
     def __init__(self, eqn: Any) -> None:
         params = eqn.params
