@@ -36,9 +36,12 @@ def pytest_configure(config):
         return
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    if jax.__version_info__ < (0, 11):  # later ones have no such flag
-        flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
+    flags, quick = (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_use_fusion_emitters=false",
+    )
+    if quick not in flags and jax.__version_info__ < (0, 11):  # later ones have it not
+        os.environ["XLA_FLAGS"] = f"{flags} {quick}".strip()
 
 
 @pytest.fixture(autouse=True)
