@@ -96,12 +96,16 @@ def explain(
     return dataclasses.replace(report, notes=tuple(dict.fromkeys(found.problems)))
 
 
-def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
+def _investigated(
+    call: PureCall, key: str = "explain", *, compiled: bool = True
+) -> Findings | None:
     """All that is to be known of a call; None if nothing is wrong with it.
 
     Args:
         call: the call.
         key: functions that were traced under another key are traced anew.
+        compiled: whether what the compiled call returns counts; else what its
+            operations do one by one, which are compiled already.
     """
     problems: list[str] = []
     traced = _traced(call, key, problems)
@@ -109,7 +113,7 @@ def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
     if skipped:
         problems.append("io_callback was not run: it counts as zeros")
     run = jax.jit(core.jaxpr_as_fun(closed))
-    outs = run(*call.leaves)
+    outs = run(*call.leaves) if compiled else _one_by_one(closed, call.leaves)
     bad = [any(kinds(out)) for out in outs]
     if not any(bad):
         return None
@@ -140,9 +144,14 @@ def _investigated(call: PureCall, key: str = "explain") -> Findings | None:
         told,
         returned,
         run,
-        functools.partial(_investigated, call),
+        functools.partial(_investigated, call, compiled=False),
         problems,
     )
+
+
+def _one_by_one(closed: Any, leaves: list[Any]) -> list[Any]:
+    jaxpr, consts = open_jaxpr(closed)
+    return Replay().run(Frame(jaxpr), consts, leaves, [CLEAN] * len(leaves))[0]
 
 
 def _traced(call: PureCall, key: str, problems: list[str]) -> Any:

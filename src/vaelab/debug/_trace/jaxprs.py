@@ -27,6 +27,7 @@ __all__ = [
     "is_literal",
     "name_stack",
     "open_jaxpr",
+    "operations",
     "raw_frames",
     "scan_counts",
     "silenced",
@@ -94,6 +95,15 @@ def inner_jaxprs(eqn: Any) -> list[Any]:
         values = value if isinstance(value, (tuple, list)) else [value]
         found += [open_jaxpr(v)[0] for v in values if _is_jaxpr(v)]
     return found
+
+
+def operations(jaxpr: Any) -> int:
+    """How many equations a jaxpr has, those of the jaxprs inside of them included."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [open_jaxpr(body)[0] for body in inner_jaxprs(eqn)]
+        total += 1 + sum(map(operations, inner))
+    return total
 
 
 def scan_counts(eqn: Any) -> tuple[int, int]:

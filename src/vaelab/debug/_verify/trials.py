@@ -16,6 +16,7 @@ from vaelab.debug._diagnosis.repairs import repairs_of
 from vaelab.debug._diagnosis.sketch import Repair
 from vaelab.debug._lineage.findings import Findings
 from vaelab.debug._replay.events import Event
+from vaelab.debug._trace.jaxprs import operations
 from vaelab.debug._trace.source import Expression, expression_of
 from vaelab.debug._verify.rewrites import rewrites_of
 from vaelab.debug._verify.variants import Untestable, Variants
@@ -24,7 +25,10 @@ from vaelab.debug.report import Rewrite
 
 __all__ = ["Outcome", "outcome"]
 
-_MOST_TRIALS = 12
+_MOST_TRIALS, _FEWEST_TRIALS = 12, 4
+_MOST_AFTER = 4  # once a first fault is repaired, of a second one
+_OF_A_SECOND_LOOK = 2  # trials take as long
+_MOST_OPERATIONS = 3000  # in all trials together
 _MOST_ROOTS = 3
 
 
@@ -53,9 +57,11 @@ def outcome(found: Findings) -> Outcome:
     first, repairs = roots[0]
     others = [more for e, more in roots[1:] if more and e.node is not first.node]
     candidates = [*repairs, *itertools.chain(*others)]
+    budget = _budget(found)
     with contextlib.ExitStack() as stack:
         testable, _ = _installed(stack, candidates)
-        verdicts = _tried(found, _sets(repairs, others, testable))
+        verdicts = _tried(found, _sets(repairs, others, testable)[:budget])
+    budget -= len(verdicts)
     best = _best(verdicts)
     failed = tuple(
         dict.fromkeys(
@@ -67,10 +73,13 @@ def outcome(found: Findings) -> Outcome:
     if best is not None:
         return _outcome([candidates[k] for k in best], verdicts[best], failed)
     for repair in [repairs[k] for k in sorted(testable & set(range(len(repairs))))][:2]:
-        for more in _after(found, first, repair):
+        budget -= _OF_A_SECOND_LOOK
+        for more in _after(found, first, repair) if budget > 0 else ():
             with contextlib.ExitStack() as stack:
                 testable, _ = _installed(stack, [repair, *more])
-                verdicts = _tried(found, [(0, k) for k in sorted(testable - {0})[:4]])
+                numbers = sorted(testable - {0})[: min(budget, _MOST_AFTER)]
+                verdicts = _tried(found, [(0, k) for k in numbers])
+            budget -= len(verdicts)
             best = _best(verdicts)
             if best is not None:
                 both = [repair, more[best[1] - 1]]
@@ -95,6 +104,15 @@ def _sets(
     if others:
         sets = [s for k in range(len(repairs)) for s in ((k,), (k, *starts))]
     return [numbers for numbers in sets if testable.issuperset(numbers)][:_MOST_TRIALS]
+
+
+def _budget(found: Findings) -> int:
+    """How many trials a call is worth: fewer of a large one, each of which takes long.
+
+    It goes by the number of operations, so that it is the same on every machine.
+    """
+    budget = _MOST_OPERATIONS // max(operations(found.jaxpr), 1)
+    return min(max(budget, _FEWEST_TRIALS), _MOST_TRIALS + 2 * _MOST_AFTER)
 
 
 def _tried(
