@@ -12,7 +12,7 @@ UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 install = $(UV) pip install --quiet --python $(BIN)/python --editable '.[$(1)]'
 else
-install = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
 	--editable '.[$(1)]'
 endif
 
@@ -51,6 +51,9 @@ $(BENCH_VENV)/installed: pyproject.toml
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BENCH_VENV)/bin/python -m pip install --quiet --editable . --group bench
 	@touch $@
+
+# One notebook needs a small part of what is installed: Python compiles that by itself.
+$(VENV)/has-notebooks: PIP_OPTIONS := --no-compile
 
 $(VENV)/has-%: pyproject.toml | $(BIN)/python
 	$(call install,$*)
